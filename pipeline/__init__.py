@@ -1,0 +1,1 @@
+"""The inverse half: from frames to a refined structure, blind to the truth."""

@@ -1,0 +1,1 @@
+"""From frames to intensities: peaks, cell, orientation, distortion, integration, merging."""

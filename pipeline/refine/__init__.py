@@ -1,0 +1,1 @@
+"""Kinematical and dynamical refinement of a structure against reduced data."""

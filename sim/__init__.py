@@ -1,0 +1,1 @@
+"""The forward half: from a structure to frames on disk."""

@@ -1,0 +1,1 @@
+"""What nature does; with sim.dataset, all of sim that the pipeline may import."""

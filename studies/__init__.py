@@ -1,0 +1,1 @@
+"""The only place that may hold both the truth and a result."""
