@@ -1,0 +1,152 @@
+"""The table of results: its columns, its file, and the published column beside it."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nanoed.sim.physics.errors import InputError
+
+RESULT_COLUMNS: tuple[str, ...] = (
+    *("case", "digest", "structure", "engine", "factors_sim", "factors_refine", "flaws", "protocol", "shape"),
+    *("equiv_diameter_nm", "beam_diameter_nm", "flux_e_A2_s", "fluence_e_A2", "seed"),
+    *("method", "status", "message"),
+    *("n_frames", "coverage_pct", "coverage_s_max", "redundancy", "r_int_pct", "cc_half"),
+    *("n_all", "n_obs", "n_par", "r_obs_pct", "r_all_pct", "wr_all_pct", "wr_f_pct", "gof", "gof_obs"),
+    *("mr_obs_pct", "r_heldout_pct", "max_shift_su", "g_max", "s_g_max", "rs_g_max", "n_azimuth"),
+    *("adp_model", "adp_npd", "av_dist_A", "max_dist_A", "u_rmsd_A2", "occ_max_err", "hand_z", "pull_rms"),
+    *("cell_err_pct", "orientation_err_deg", "thickness_A", "thickness_true_A"),
+)
+TEXT_COLUMNS = frozenset(
+    ("case", "digest", "structure", "engine", "factors_sim", "factors_refine", "flaws", "protocol", "shape")
+    + ("method", "status", "message", "adp_model")
+)
+INTEGER_COLUMNS = frozenset(("seed", "n_frames", "n_all", "n_obs", "n_par", "n_azimuth", "adp_npd"))
+METHODS = ("kinematical", "kinematical-nonaveraged", "kinematical-frames", "dynamical", "powder")
+STATUSES = ("ok", "not_converged", "failed")
+
+# named alike in results.csv and, after the method's prefix, in the published tables
+_PUBLISHED_PER_METHOD = frozenset(
+    ("n_all", "n_obs", "n_par", "r_obs_pct", "r_all_pct", "wr_all_pct", "gof", "av_dist_A", "max_dist_A")
+)
+_PUBLISHED_PREFIX = {"kinematical": "kin_", "dynamical": "dyn_"}
+_PUBLISHED_OF_DATA = ("n_frames", "redundancy", "r_int_pct")
+_QUANTITIES = {
+    "n_frames": "frames",
+    "coverage_pct": "coverage (%)",
+    "redundancy": "redundancy",
+    "r_int_pct": "R_int (%)",
+    "n_all": "reflections, all",
+    "n_obs": "reflections, observed",
+    "n_par": "parameters",
+    "r_obs_pct": "R_obs (%)",
+    "r_all_pct": "R_all (%)",
+    "wr_all_pct": "wR_all (%)",
+    "gof": "GoF",
+    "av_dist_A": "average distance (Å)",
+    "max_dist_A": "maximal distance (Å)",
+    "thickness_A": "mean thickness (Å)",
+    "thickness_true_A": "mean thickness, true (Å)",
+}
+_DECIMALS = {"redundancy": 2, "gof": 2, "av_dist_A": 4, "max_dist_A": 4, "coverage_pct": 1, "r_int_pct": 1}
+
+
+def _cell(column: str, value: Any) -> str:
+    """The text of one value in `results.csv`: six significant digits, empty for not applicable."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if column in TEXT_COLUMNS:
+        return " ".join(str(value).split())
+    if not math.isfinite(float(value)):
+        raise ValueError(f"results.csv: {column} is {value}, which is not a finite number")
+    return str(int(value)) if column in INTEGER_COLUMNS else format(float(value), ".6g")
+
+
+def write_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write `results.csv`: the columns of RESULT_COLUMNS in that order, rows in the order given.
+
+    A row maps column names to values; a missing name, None and NaN are written empty. Raises ValueError
+    for an unknown column, an unknown method or status, or an infinite number.
+    """
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(RESULT_COLUMNS)
+    for row in rows:
+        unknown = sorted(set(row) - set(RESULT_COLUMNS))
+        if unknown or row.get("method") not in METHODS or row.get("status") not in STATUSES:
+            raise ValueError(
+                f"results.csv: unknown column {unknown}, method {row.get('method')!r} or status {row.get('status')!r}"
+            )
+        table.writerow([_cell(column, row.get(column)) for column in RESULT_COLUMNS])
+    path.write_text(buffer.getvalue(), encoding="utf-8")
+
+
+def read_results(path: Path) -> pd.DataFrame:
+    """Read `results.csv`: text columns as str (empty if not applicable), the others as float with NaN.
+
+    Columns that a newer version has appended are kept as text. Raises InputError for a file that is not
+    a table of results.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"not a table of results ({error})", file=path) from error
+    missing = [column for column in RESULT_COLUMNS if column not in table.columns]
+    if missing:
+        raise InputError("not a table of results", file=path, field=missing[0], value="missing")
+    for column in RESULT_COLUMNS:
+        if column not in TEXT_COLUMNS:
+            try:
+                table[column] = pd.to_numeric(table[column].replace("", "nan")).astype(float)
+            except ValueError as error:
+                raise InputError(
+                    str(error), file=path, field=column, allowed="a number or nothing"
+                ) from error
+    return table
+
+
+def _published_value(published: Mapping[str, Any], method: str, column: str) -> float:
+    """The published number for one column of one method, NaN where the study gives none."""
+    prefix = _PUBLISHED_PREFIX.get(method)
+    if prefix is None:
+        return math.nan
+    name = ""
+    if column in _PUBLISHED_PER_METHOD:
+        name = prefix + column
+    elif method == "kinematical" and column in _PUBLISHED_OF_DATA:
+        name = column
+    elif method == "kinematical" and column == "coverage_pct":
+        name = next((key for key in published if key.startswith("coverage_pct")), "")
+    value = published.get(name)
+    return math.nan if value in (None, "") else float(value)  # type: ignore[arg-type]
+
+
+def published_beside(results: pd.DataFrame, published: Mapping[str, Any]) -> pd.DataFrame:
+    """One row per quantity, and per method a column of ours and the published one beside it.
+
+    results : rows of `read_results`, one per method.  published : one row of the published tables
+    (names as in those tables: kin_r_obs_pct, dyn_r_obs_pct, r_int_pct, ...), empty if there is none.
+    Returns columns column, quantity, then for each method M in order M and `M published`; NaN where
+    not applicable. Statistics of the data (R_int, redundancy, coverage) stand with the method whose row
+    has them.
+    """
+    table: dict[str, list[Any]] = {"column": list(_QUANTITIES), "quantity": list(_QUANTITIES.values())}
+    for _, row in results.iterrows():
+        method = str(row["method"])
+        table[method] = [float(row[column]) for column in _QUANTITIES]
+        table[f"{method} published"] = [_published_value(published, method, column) for column in _QUANTITIES]
+    beside = pd.DataFrame(table)
+    return beside[beside.iloc[:, 2:].notna().any(axis=1)].reset_index(drop=True)
+
+
+def format_quantity(column: str, value: float) -> str:
+    """A number as the side-by-side table prints it; an en dash where there is none."""
+    if math.isnan(value):
+        return "–"
+    if column in INTEGER_COLUMNS:
+        return f"{value:.0f}"
+    return f"{value:.{_DECIMALS.get(column, 1 if column.endswith('_A') else 2)}f}"
