@@ -21,10 +21,7 @@ RESULT_COLUMNS: tuple[str, ...] = (
     *("adp_model", "adp_npd", "av_dist_A", "max_dist_A", "u_rmsd_A2", "occ_max_err", "hand_z", "pull_rms"),
     *("cell_err_pct", "orientation_err_deg", "thickness_A", "thickness_true_A"),
 )
-TEXT_COLUMNS = frozenset(
-    ("case", "digest", "structure", "engine", "factors_sim", "factors_refine", "flaws", "protocol", "shape")
-    + ("method", "status", "message", "adp_model")
-)
+TEXT_COLUMNS = frozenset((*RESULT_COLUMNS[:9], "method", "status", "message", "adp_model"))
 INTEGER_COLUMNS = frozenset(("seed", "n_frames", "n_all", "n_obs", "n_par", "n_azimuth", "adp_npd"))
 METHODS = ("kinematical", "kinematical-nonaveraged", "kinematical-frames", "dynamical", "powder")
 STATUSES = ("ok", "not_converged", "failed")
@@ -78,9 +75,8 @@ def write_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     for row in rows:
         unknown = sorted(set(row) - set(RESULT_COLUMNS))
         if unknown or row.get("method") not in METHODS or row.get("status") not in STATUSES:
-            raise ValueError(
-                f"results.csv: unknown column {unknown}, method {row.get('method')!r} or status {row.get('status')!r}"
-            )
+            kind = f"method {row.get('method')!r} or status {row.get('status')!r}"
+            raise ValueError(f"results.csv: unknown column {unknown}, {kind}")
         table.writerow([_cell(column, row.get(column)) for column in RESULT_COLUMNS])
     path.write_text(buffer.getvalue(), encoding="utf-8")
 
