@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -87,21 +87,26 @@ def read_results(path: Path) -> pd.DataFrame:
     Columns that a newer version has appended are kept as text. Raises InputError for a file that is not
     a table of results.
     """
+    return read_columns(path, RESULT_COLUMNS, TEXT_COLUMNS, "not a table of results")
+
+
+def read_columns(path: Path, columns: Iterable[str], text: Set[str], wrong: str) -> pd.DataFrame:
+    """Read a CSV file that must have `columns`: those of `text` as str, the others as float, empty = NaN.
+
+    Other columns are kept as text. Raises InputError, beginning with `wrong`, naming file and column.
+    """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"not a table of results ({error})", file=path) from error
-    missing = [column for column in RESULT_COLUMNS if column not in table.columns]
-    if missing:
-        raise InputError("not a table of results", file=path, field=missing[0], value="missing")
-    for column in RESULT_COLUMNS:
-        if column not in TEXT_COLUMNS:
+        raise InputError(f"{wrong} ({error})", file=path) from error
+    for column in columns:
+        if column not in table.columns:
+            raise InputError(wrong, file=path, field=column, value="missing")
+        if column not in text:
             try:
-                table[column] = pd.to_numeric(table[column].replace("", "nan")).astype(float)
+                table[column] = [float(value) if value else math.nan for value in table[column]]
             except ValueError as error:
-                raise InputError(
-                    str(error), file=path, field=column, allowed="a number or nothing"
-                ) from error
+                raise InputError(f"{wrong} ({error})", file=path, field=column, allowed="numbers") from error
     return table
 
 

@@ -1,0 +1,286 @@
+"""The figures of a report, each drawn from the table that lies beside it as CSV.
+
+Figures are deterministic: no dates, fixed ids, text as outlines. Colours are those of Okabe & Ito (2008),
+told apart without colour vision, and every series has a marker of its own for prints in grey.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from numpy.typing import NDArray
+
+INK, MUTED = "#1a1a19", "#74746f"
+SERIES: Mapping[str, tuple[str, str, str]] = {  # method -> label, colour, marker
+    "kinematical": ("kinematical", "#d55e00", "s"),
+    "kinematical-nonaveraged": ("kinematical, non-averaged", "#e69f00", "D"),
+    "kinematical-frames": ("kinematical, frame-based", "#009e73", "^"),
+    "dynamical": ("dynamical", "#0072b2", "o"),
+}
+# colour of the printed figure -> custom property of the page, which has a light and a dark value
+PAGE_COLOURS: Mapping[str, str] = {
+    INK: "--ink",
+    MUTED: "--muted",
+    "#d55e00": "--vermilion",
+    "#e69f00": "--orange",
+    "#009e73": "--green",
+    "#0072b2": "--blue",
+}
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.0,
+    "axes.titlesize": 8.0,
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.4,
+    "legend.frameon": False,
+    "legend.handletextpad": 0.4,
+    "mathtext.fontset": "dejavusans",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "nanoed",
+    "savefig.facecolor": "none",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+}
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    with style.context(["default", _STYLE]):
+        yield
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG document, the same bytes for the same figure."""
+    buffer = io.StringIO()
+    with _styled():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def inline_svg(document: str, name: str, description: str) -> str:
+    """An SVG document as an element for a page: colours follow the page, ids carry the figure's name.
+
+    name : letters, digits and hyphens.  description : read aloud instead of the drawing; plain text.
+    """
+    element = re.sub(r"<!--.*?-->\s*", "", document[document.index("<svg") :], flags=re.DOTALL)
+    element = re.sub(r"<metadata>.*?</metadata>\s*", "", element, flags=re.DOTALL)
+    for colour, variable in PAGE_COLOURS.items():
+        element = element.replace(f": {colour}", f": var({variable})")
+    element = re.sub(r'\bid="', f'id="{name}-', element)
+    element = re.sub(r'href="#', f'href="#{name}-', element)
+    element = re.sub(r"url\(#", f"url(#{name}-", element)
+    label = description.translate({ord(c): f"&#{ord(c)};" for c in "&<>\"'"})
+    return element.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()
+
+
+def frame_figure(
+    image: NDArray[np.uint8], frame: Mapping[str, float], spots: pd.DataFrame, ring: float
+) -> Figure:
+    """One frame in reciprocal units, dark where many electrons arrived, with the indexed spots circled.
+
+    image : (ny, nx) grey levels on a logarithmic scale, 0 = fewest electrons.  frame : centre_x_px,
+    centre_y_px, a_per_px (1/Å), alpha_deg, white (counts drawn at 255).  spots : x_px, y_px.
+    ring : resolution limit |g|, 1/Å.
+    """
+    ny, nx = image.shape
+    cx, cy, a = frame["centre_x_px"], frame["centre_y_px"], frame["a_per_px"]
+    with _styled():
+        figure = Figure(figsize=(3.4, 3.4 * ny / nx))
+        axes = figure.add_axes((0.13, 0.12, 0.82, 0.82))
+        axes.imshow(
+            255 - image,
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+            interpolation="none",
+            extent=(-cx * a, (nx - cx) * a, -(ny - cy) * a, cy * a),
+        )
+        x, y = (spots["x_px"] - cx) * a, (cy - spots["y_px"]) * a
+        axes.scatter(x, y, s=14, facecolors="none", edgecolors="#0072b2", linewidths=0.35, alpha=0.8)
+        axes.add_patch(
+            Circle((0, 0), ring, fill=False, edgecolor="#d55e00", linewidth=0.7, linestyle=(0, (4, 3)))
+        )
+        axes.text(0, -ring, f"{ring:.2f} Å⁻¹", color="#d55e00", ha="center", va="bottom", fontsize=6.5)
+        axes.set(xlabel=r"$g_x$ (Å$^{-1}$)", ylabel=r"$g_y$ (Å$^{-1}$)")
+        axes.set_xlim(-cx * a, (nx - cx) * a)
+        axes.set_ylim(-(ny - cy) * a, cy * a)
+        axes.set_title(f"frame {int(frame['frame'])}, nominal tilt {frame['alpha_deg']:+.1f}°")
+        axes.spines[["top", "right"]].set_visible(True)
+    return figure
+
+
+def rocking_figure(points: pd.DataFrame, fit: pd.DataFrame) -> Figure:
+    """Intensity of reflections in successive frames against excitation error, with the fitted profile.
+
+    points : h, k, l, s_g (1/Å), I, sigma_I.  fit : h, k, l, s_g, I on a fine grid.
+    """
+    with _styled():
+        groups = list(points.groupby(["h", "k", "l"], sort=False))
+        figure = Figure(figsize=(2.4 * len(groups) + 0.4, 2.3))
+        panels = figure.subplots(1, len(groups), squeeze=False)[0]
+        for axes, (hkl, part) in zip(panels, groups, strict=True):
+            curve = fit[(fit[["h", "k", "l"]] == list(hkl)).all(axis=1)]
+            axes.plot(1e3 * curve["s_g"], curve["I"], color=MUTED, label="fitted profile")
+            axes.errorbar(
+                1e3 * part["s_g"],
+                part["I"],
+                part["sigma_I"],
+                fmt="o",
+                color="#0072b2",
+                elinewidth=0.7,
+                label="observed, per frame",
+            )
+            axes.axhline(0, color=MUTED, linewidth=0.4)
+            axes.set_title(" ".join(str(int(i)) for i in hkl))
+            axes.set_xlabel(r"$S_g$ (10$^{-3}$ Å$^{-1}$)")
+        panels[0].set_ylabel("intensity (electrons)")
+        panels[-1].legend(
+            loc="upper right", bbox_to_anchor=(1.0, 1.16), fontsize=6.5, ncols=2, columnspacing=0.8
+        )
+        figure.tight_layout()
+    return figure
+
+
+def fobs_fcalc_figure(reflections: pd.DataFrame) -> Figure:
+    """Observed against calculated structure-factor amplitudes, one panel per method.
+
+    reflections : method, f_obs, f_calc (same scale), observed (I > 3 sigma(I)).
+    Amplitudes are drawn relative to the largest of their method; negative I_obs lie below the axes.
+    """
+    with _styled():
+        methods = [m for m in SERIES if (reflections["method"] == m).any()]
+        figure = Figure(figsize=(3.5 * len(methods), 3.5))
+        for axes, method in zip(figure.subplots(1, len(methods), squeeze=False)[0], methods, strict=True):
+            part = reflections[reflections["method"] == method]
+            label, colour, _ = SERIES[method]
+            top = max(part["f_obs"].max(), part["f_calc"].max(), 1e-30)
+            size = 3 if len(part) > 1000 else 9
+            for seen, face in ((False, "none"), (True, colour)):
+                some = part[part["observed"].astype(bool) == seen]
+                axes.scatter(
+                    some["f_calc"] / top,
+                    some["f_obs"] / top,
+                    s=size,
+                    facecolors=face,
+                    edgecolors=colour,
+                    linewidths=0.3 if seen else 0.4,
+                    alpha=0.55,
+                    rasterized=len(part) > 1000,
+                    label=("observed" if seen else "weak") + f", {len(some)}",
+                )
+            low = 10 ** np.floor(np.log10(max(np.percentile(part["f_calc"] / top, 1), 1e-4)))
+            axes.plot([low, 1.5], [low, 1.5], color=MUTED, linewidth=0.7, zorder=0)
+            axes.set(
+                xscale="log", yscale="log", xlim=(low, 1.5), ylim=(low, 1.5), aspect="equal", title=label
+            )
+            axes.set_xlabel(r"$|F_\mathrm{calc}|$ / max")
+            axes.set_ylabel(r"$|F_\mathrm{obs}|$ / max")
+            axes.legend(loc="upper left", fontsize=6.5, markerscale=2 if size < 5 else 1)
+        figure.tight_layout()
+    return figure
+
+
+def distance_figure(distances: pd.DataFrame, published: Mapping[str, float]) -> Figure:
+    """Distance of every refined atom from its true place, with its standard uncertainty.
+
+    distances : method, label, distance_A, su_A (NaN where not known).  published : method -> average
+    distance of the published refinement (Å), drawn as a line.
+    """
+    with _styled():
+        labels = list(dict.fromkeys(distances["label"]))
+        methods = [m for m in SERIES if (distances["method"] == m).any()]
+        figure = Figure(figsize=(6.2, 0.9 + 0.34 * len(labels)))
+        axes = figure.add_subplot()
+        for offset, method in zip(np.linspace(-0.15, 0.15, max(len(methods), 2)), methods, strict=False):
+            part = distances[distances["method"] == method]
+            text, colour, marker = SERIES[method]
+            y = part["label"].map(labels.index) + offset
+            x, su = part["distance_A"].to_numpy(float), part["su_A"].fillna(0.0).to_numpy(float)
+            low = np.minimum(su, 0.999 * x)
+            axes.errorbar(
+                x, y, xerr=[low, su], fmt=marker, color=colour, elinewidth=0.8, label=text, markersize=4.5
+            )
+            if np.isfinite(published.get(method, np.nan)):
+                axes.axvline(
+                    published[method],
+                    color=colour,
+                    linewidth=0.8,
+                    linestyle=(0, (4, 3)),
+                    zorder=0,
+                    label=f"{text}, published average",
+                )
+        axes.set(xscale="log", xlabel="distance from the true site (Å)", ylim=(len(labels) - 0.5, -0.5))
+        low = min(distances["distance_A"].min() / 2, 1e-3)
+        axes.set_xlim(max(low, 1e-5), max(2 * distances["distance_A"].max(), 0.02))
+        axes.set_yticks(range(len(labels)))
+        axes.set_yticklabels([label[:24] for label in labels], parse_math=False)
+        axes.grid(axis="x", color=MUTED, alpha=0.25, linewidth=0.5)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=6.5)
+        figure.set_layout_engine("constrained")
+    return figure
+
+
+def orientation_figure(frames: pd.DataFrame) -> Figure:
+    """Out-of-plane orientation error per frame as reduced and as refined, and the tilts that were refined.
+
+    frames : alpha_deg, error_reduced_deg, error_refined_deg, tilt_x_deg, tilt_y_deg (NaN where not known).
+    """
+    with _styled():
+        figure = Figure(figsize=(7.0, 3.4))
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        _series(upper, frames, "error_reduced_deg", "after reduction", MUTED, "s")
+        _series(upper, frames, "error_refined_deg", "after dynamical refinement", "#0072b2", "o")
+        upper.set_ylabel("error (°)")
+        upper.set_ylim(bottom=0)
+        _series(lower, frames, "tilt_x_deg", "about x", "#0072b2", "o")
+        _series(lower, frames, "tilt_y_deg", "about y", "#d55e00", "s")
+        lower.axhline(0, color=MUTED, linewidth=0.4)
+        lower.set(xlabel="nominal tilt α (°)", ylabel="refined tilt (°)")
+        figure.tight_layout()
+    return figure
+
+
+def scale_figure(frames: pd.DataFrame) -> Figure:
+    """Scale of every frame relative to their mean, and mean thickness along the beam.
+
+    frames : alpha_deg, scale, thickness_A, thickness_true_A (NaN where not known).
+    """
+    with _styled():
+        figure = Figure(figsize=(7.0, 3.4))
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        relative = frames.assign(scale=frames["scale"] / frames["scale"].mean())
+        _series(upper, relative, "scale", "", "#0072b2", "o")
+        upper.set(ylabel="scale / mean scale")
+        upper.set_ylim(bottom=0)
+        _series(lower, frames, "thickness_A", "refined", "#0072b2", "o")
+        _series(lower, frames, "thickness_true_A", "true", MUTED, "s")
+        lower.set(xlabel="nominal tilt α (°)", ylabel="mean thickness (Å)")
+        lower.set_ylim(bottom=0)
+        figure.tight_layout()
+    return figure
+
+
+def _series(axes: Axes, table: pd.DataFrame, column: str, label: str, colour: str, marker: str) -> None:
+    """A thin line with markers against the nominal tilt, and a legend once it has a label."""
+    if table[column].notna().any():
+        axes.plot(
+            table["alpha_deg"], table[column], marker=marker, color=colour, linewidth=0.7, label=label or None
+        )
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper right", ncols=2, fontsize=6.5)

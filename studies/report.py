@@ -1,0 +1,278 @@
+"""`nanoed report DIR`: one self-contained HTML page of a run, from the files in its folder alone.
+
+Files read, all in the run's folder:
+
+- `results.csv`: one row per method (tables.RESULT_COLUMNS).
+- `run.json`: keys used are `case` (the resolved case: `name`, `title`), `published` (one row of the
+  published tables, empty if there is none) and `run_key`. Times, hosts and versions in it are not shown, so
+  the page is a pure function of the run key.
+- `figures/*.csv` and `figures/frame_*.png` (artefacts.TABLES), written during the run by
+  `artefacts.collect_artefacts`. A section whose table is missing is left out.
+
+Written: `report.html`, and each figure as `figures/NAME.svg` beside the table it is drawn from.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from nanoed.sim.physics.errors import InputError
+from nanoed.studies import figures, tables
+from nanoed.studies.artefacts import FOLDER, read_table
+from nanoed.studies.page import Cell, Download, Page, Picture, Section, Table, render
+
+
+def report(run_dir: Path) -> Path:
+    """Write `report.html` from the files in `run_dir` and return its path.
+
+    Raises InputError if the folder holds no run, or a file that is not what its name says.
+    """
+    results = tables.read_results(run_dir / "results.csv")
+    run = _read_run(run_dir / "run.json")
+    case = _mapping(run, "case")
+    published = _mapping(run, "published")
+    sections = [_results_section(results, published)]
+    for build in (_frames, _rocking, _amplitudes, _distances, _orientations, _scales, _conditions):
+        section = build(run_dir, results, published)
+        if section is not None:
+            sections.append(section)
+    sections.append(_all_columns(results, run_dir))
+    page = Page(
+        title=str(case.get("title") or case.get("name") or run_dir.name),
+        subtitle=_subtitle(results, case, run),
+        alarms=tuple(_alarms(results)),
+        sections=tuple(sections),
+    )
+    target = run_dir / "report.html"
+    partial = target.with_suffix(".html.part")
+    partial.write_text(render(page), encoding="utf-8")
+    os.replace(partial, target)
+    return target
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"not the record of a run ({error})", file=path) from error
+    if not isinstance(run, dict):
+        raise InputError("not the record of a run", file=path, allowed="a JSON object")
+    return run
+
+
+def _mapping(run: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = run.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _subtitle(results: pd.DataFrame, case: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    """Case, seed and run key in one line."""
+    parts = [f"case {case.get('name', '?')}"]
+    if len(results):
+        first = results.iloc[0]
+        parts += [f"{first['engine']} engine, {first['factors_sim']} factors"] if first["engine"] else []
+        parts += [f"seed {first['seed']:.0f}"] if math.isfinite(first["seed"]) else []
+        parts += [f"digest {str(first['digest'])[:12]}"]
+    if run.get("run_key"):
+        parts.append(f"run key {str(run['run_key'])[:12]}")
+    return " · ".join(parts)
+
+
+def _alarms(results: pd.DataFrame) -> list[str]:
+    """A sentence per method that did not end well."""
+    bad = results[results["status"] != "ok"]
+    return [
+        f"{row['method']}: {row['status'].replace('_', ' ')}. {row['message']}" for _, row in bad.iterrows()
+    ]
+
+
+def _results_section(results: pd.DataFrame, published: Mapping[str, Any]) -> Section:
+    beside = tables.published_beside(results, published)
+    columns = [column for column in beside.columns[2:] if beside[column].notna().any()]
+    rows = []
+    for _, row in beside.iterrows():
+        cells = [Cell(str(row["quantity"]))]
+        for column in columns:
+            value = float(row[column])
+            text = tables.format_quantity(str(row["column"]), value)
+            cells.append(Cell(text, value if math.isfinite(value) else None))
+        rows.append(tuple(cells))
+    notes = (
+        "Distances are from the true sites after origin and setting have been matched (average weighted by "
+        "site multiplicity). Published distances are from the bulk reference structure, and so hold a real "
+        "sample's differences as well. Observed means I > 3σ(I).",
+    )
+    head = (("quantity", ""), *((column, "") for column in columns))
+    return Section("results", "Results", notes, (Table(head, tuple(rows)),))
+
+
+def _drawn(run_dir: Path, name: str, figure: Figure, caption: str) -> Picture:
+    """Write the figure beside its table and return it for the page."""
+    document = figures.svg(figure)
+    (run_dir / FOLDER / f"{name}.svg").write_text(document, encoding="utf-8")
+    return Picture(figures.inline_svg(document, name.replace("_", "-"), caption), caption)
+
+
+def _download(run_dir: Path, name: str) -> Download:
+    return Download(f"{name}.csv", (run_dir / FOLDER / f"{name}.csv").read_bytes())
+
+
+def _frames(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
+    frames, spots = read_table(run_dir, "frames"), read_table(run_dir, "frame_spots")
+    if frames is None or spots is None or frames.empty:
+        return None
+    pictures = []
+    for _, frame in frames.iterrows():
+        name = f"frame_{int(frame['frame']):04d}"
+        path = run_dir / FOLDER / f"{name}.png"
+        try:
+            image = np.rint(255 * imread(path)).astype(np.uint8)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"not a picture ({error})", file=path) from error
+        image = image if image.ndim == 2 else image[..., 0]
+        mine = spots[spots["frame"] == frame["frame"]]
+        strong = int((mine["I"] > 3 * mine["sigma_I"]).sum())
+        drawing = figures.frame_figure(image, frame.to_dict(), mine, float(frame["ring"]))
+        caption = f"{len(mine)} integrated reflections circled, {strong} of them above 3σ."
+        pictures.append(_drawn(run_dir, name, drawing, caption))
+    note = (
+        "Counts on a logarithmic scale, dark where many electrons arrived. Circles: reflections as indexed "
+        "and integrated. Dashed: resolution limit."
+    )
+    downloads = (_download(run_dir, "frames"), _download(run_dir, "frame_spots"))
+    return Section("frames", "Frames", (note,), (), tuple(pictures), downloads)
+
+
+def _rocking(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
+    points, fit = read_table(run_dir, "rocking_curve"), read_table(run_dir, "rocking_fit")
+    if points is None or fit is None or points.empty:
+        return None
+    caption = (
+        "Intensity in successive frames against the excitation error at the frame's mean orientation, with "
+        "the fitted profile. Bars: one standard uncertainty."
+    )
+    picture = _drawn(run_dir, "rocking_curve", figures.rocking_figure(points, fit), caption)
+    downloads = (_download(run_dir, "rocking_curve"), _download(run_dir, "rocking_fit"))
+    return Section("rocking", "Rocking curves", (), (), (picture,), downloads)
+
+
+def _amplitudes(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
+    reflections = read_table(run_dir, "fobs_fcalc")
+    if reflections is None or reflections.empty:
+        return None
+    quoted = [
+        f"{row['method']} R_obs {row['r_obs_pct']:.2f} %, R_all {row['r_all_pct']:.2f} %"
+        for _, row in results.iterrows()
+        if math.isfinite(row["r_obs_pct"])
+    ]
+    caption = (
+        f"Observed against calculated amplitudes: {'; '.join(quoted)}. Line: equality. Filled: I > 3σ(I). "
+        "Reflections with a negative observed intensity are in the table and below the axis."
+    )
+    picture = _drawn(run_dir, "fobs_fcalc", figures.fobs_fcalc_figure(reflections), caption)
+    return Section("amplitudes", "F_obs and F_calc", (), (), (picture,), (_download(run_dir, "fobs_fcalc"),))
+
+
+def _distances(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
+    distances = read_table(run_dir, "distances")
+    if distances is None or distances.empty:
+        return None
+    beside = tables.published_beside(results, published).set_index("column")
+    average = {
+        method: float(beside.at["av_dist_A", f"{method} published"])
+        for method in results["method"]
+        if "av_dist_A" in beside.index and f"{method} published" in beside.columns
+    }
+    caption = (
+        "Distance of each refined atom from its true site. Bars: standard uncertainty along the "
+        "displacement. Dashed: average distance of the published refinement."
+    )
+    picture = _drawn(run_dir, "distances", figures.distance_figure(distances, average), caption)
+    columns = ("method", "label", "element", "multiplicity", "distance_A", "su_A")
+    names = ("method", "site", "element", "multiplicity", "distance (Å)", "s.u. (Å)")
+    table = _plain(distances, columns, names, {"distance_A": "{:.4f}", "su_A": "{:.4f}"})
+    return Section(
+        "distances", "Distances from the truth", (), (table,), (picture,), (_download(run_dir, "distances"),)
+    )
+
+
+def _orientations(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
+    frames = read_table(run_dir, "frame_parameters")
+    if frames is None or frames.empty:
+        return None
+    rms = {
+        text: float(np.sqrt(np.nanmean(frames[column] ** 2)))
+        for text, column in (
+            ("after reduction", "error_reduced_deg"),
+            ("after refinement", "error_refined_deg"),
+        )
+        if frames[column].notna().any()
+    }
+    quoted = ", ".join(f"{value:.3f}° {text}" for text, value in rms.items())
+    caption = (
+        "Above: out-of-plane error of each frame's orientation, one rotation common to all frames removed "
+        f"(rms {quoted}). Below: tilts refined per frame, relative to the orientations of the reduction."
+    )
+    picture = _drawn(run_dir, "orientations", figures.orientation_figure(frames), caption)
+    downloads = (_download(run_dir, "frame_parameters"),)
+    return Section("orientations", "Orientations", (), (), (picture,), downloads)
+
+
+def _scales(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
+    frames = read_table(run_dir, "frame_parameters")
+    if frames is None or frames.empty:
+        return None
+    caption = "Above: refined scale of each frame. Below: mean thickness of the crystal along the beam."
+    picture = _drawn(run_dir, "scales", figures.scale_figure(frames), caption)
+    return Section("scales", "Frame scales and thickness", (), (), (picture,))
+
+
+def _conditions(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
+    conditions = read_table(run_dir, "conditions")
+    if conditions is None or conditions.empty:
+        return None
+    columns = ("field", "value", "meaning", "source")
+    table = _plain(conditions, columns, columns, {})
+    note = "Every value that the data were made and treated with, and where it comes from."
+    return Section(
+        "conditions", "Conditions and flaws", (note,), (table,), (), (_download(run_dir, "conditions"),)
+    )
+
+
+def _all_columns(results: pd.DataFrame, run_dir: Path) -> Section:
+    """results.csv turned on its side: a row per column, a column per method."""
+    head = (("column", ""), *((str(method), "") for method in results["method"]))
+    rows = []
+    for column in results.columns:
+        values = [_cell(results.iloc[i][column], "{:.6g}") for i in range(len(results))]
+        rows.append((Cell(str(column)), *values))
+    download = Download("results.csv", (run_dir / "results.csv").read_bytes())
+    return Section(
+        "columns", "All columns of results.csv", (), (Table(head, tuple(rows)),), (), (download,), True
+    )
+
+
+def _plain(
+    table: pd.DataFrame, columns: tuple[str, ...], names: tuple[str, ...], formats: Mapping[str, str]
+) -> Table:
+    rows = tuple(
+        tuple(_cell(row[column], formats.get(column, "{:.6g}")) for column in columns)
+        for _, row in table.iterrows()
+    )
+    return Table(tuple((name, "") for name in names), rows)
+
+
+def _cell(value: Any, form: str) -> Cell:
+    """Numbers are formatted and sortable, text stays text, what is not applicable is an en dash."""
+    if isinstance(value, str):
+        return Cell(value)
+    number = float(value)
+    return Cell(form.format(number), number) if math.isfinite(number) else Cell("–")

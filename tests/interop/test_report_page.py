@@ -1,0 +1,287 @@
+"""The report of a run: the same bytes every time, hostile text harmless, opened by a real browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imsave
+
+from nanoed.sim.physics.errors import InputError
+from nanoed.studies.artefacts import TABLES, write_table
+from nanoed.studies.report import report
+from nanoed.studies.tables import published_beside, read_results, write_results
+
+PUBLISHED = {
+    "dataset": "made-up-01",
+    "coverage_pct_at_0.7": 87.1,
+    "redundancy": 4.46,
+    "r_int_pct": 16.2,
+    "kin_n_all": 328,
+    "kin_n_obs": 312,
+    "kin_n_par": 13,
+    "kin_r_obs_pct": 17.03,
+    "kin_r_all_pct": 17.8,
+    "kin_av_dist_A": 0.0108,
+    "kin_max_dist_A": 0.0162,
+    "dyn_n_all": 3611,
+    "dyn_n_obs": 3110,
+    "dyn_n_par": 105,
+    "dyn_r_obs_pct": 6.63,
+    "dyn_r_all_pct": 7.07,
+    "dyn_av_dist_A": 0.0079,
+    "dyn_max_dist_A": 0.0127,
+}
+N_FRAMES = 99
+
+
+def _results() -> list[dict[str, object]]:
+    shared = {
+        "case": "made-up-01",
+        "digest": "0123456789abcdef",
+        "structure": "brookite",
+        "engine": "bloch",
+        "factors_sim": "lobato",
+        "factors_refine": "peng",
+        "seed": 1,
+        "status": "ok",
+        "n_frames": N_FRAMES,
+    }
+    kinematical = {
+        "method": "kinematical",
+        "coverage_pct": 88.0,
+        "coverage_s_max": 0.7,
+        "redundancy": 4.5,
+        "r_int_pct": 14.2,
+        "n_all": 320,
+        "n_obs": 300,
+        "n_par": 13,
+        "r_obs_pct": 15.1,
+        "r_all_pct": 16.0,
+        "av_dist_A": 0.0123,
+        "max_dist_A": 0.0211,
+    }
+    dynamical = {
+        "method": "dynamical",
+        "n_all": 900,
+        "n_obs": 700,
+        "n_par": 112,
+        "r_obs_pct": 4.2,
+        "r_all_pct": 5.1,
+        "av_dist_A": 0.0031,
+        "max_dist_A": 0.0049,
+        "thickness_A": 210.0,
+        "thickness_true_A": 214.0,
+    }
+    return [shared | kinematical, shared | dynamical]
+
+
+def _pictures(run: Path, rng: np.random.Generator) -> None:
+    """Two frames with a lattice of spots on a falling background."""
+    y, x = np.mgrid[0:512, 0:512] + 0.5
+    g = 0.00622 * np.hypot(x - 256, y - 257)
+    spots, frames = [], []
+    for number in (0, 49):
+        counts = 300 * np.exp(-g / 0.25) + 0.5
+        for h, k in np.ndindex(27, 15):
+            px, py = 256 + (h - 13) * 17.5 + number / 20, 257 - (k - 7) * 31.3
+            strength = rng.exponential(4000) * np.exp(-(((px - 256) ** 2 + (py - 257) ** 2) / 130**2))
+            counts += strength / 9 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 6)
+            spots.append((number, h - 13, k - 7, 0, px, py, strength, 5 + 0.05 * strength))
+        counts = rng.poisson(counts)
+        grey = np.rint(255 * np.log1p(counts) / np.log1p(counts.max())).astype(np.uint8)
+        imsave(run / "figures" / f"frame_{number:04d}.png", grey, cmap="gray", vmin=0, vmax=255)
+        geometry = (number - 48.0, 256.0, 257.0, 0.00622, 1.4, 0, counts.max())
+        frames.append((number, f"frame_{number:04d}.png", *geometry))
+    write_table(run, "frames", pd.DataFrame(frames, columns=TABLES["frames"]))
+    write_table(run, "frame_spots", pd.DataFrame(spots, columns=TABLES["frame_spots"]))
+
+
+def _curves(run: Path, rng: np.random.Generator) -> None:
+    """Camel-shaped rocking curves."""
+    points, fit = [], []
+    for hkl, phi, height in (((2, 1, 0), 0.006, 3e4), ((1, 2, 1), 0.009, 9e3), ((6, 1, -1), 0.021, 8e2)):
+        fine = np.linspace(-2 * phi, 2 * phi, 101)
+        azimuth = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+        curve = np.exp(-0.5 * ((fine[:, None] + phi * np.cos(azimuth)) / 0.002) ** 2).mean(axis=1)
+        fit += [(*hkl, s, height * i) for s, i in zip(fine, curve, strict=True)]
+        for frame, s in enumerate(np.linspace(-1.6 * phi, 1.7 * phi, 9)):
+            sigma = 0.04 * height
+            points.append((*hkl, frame, s, height * np.interp(s, fine, curve) + sigma * rng.normal(), sigma))
+    write_table(run, "rocking_curve", pd.DataFrame(points, columns=TABLES["rocking_curve"]))
+    write_table(run, "rocking_fit", pd.DataFrame(fit, columns=TABLES["rocking_fit"]))
+
+
+def _models(run: Path, rng: np.random.Generator, label: str) -> None:
+    rows, distances = [], []
+    for method, n, spread, away in (("kinematical", 320, 0.15, 0.012), ("dynamical", 1500, 0.04, 0.003)):
+        f = 10 ** rng.uniform(-1.5, 1.5, n)
+        observed = np.maximum(f * (1 + spread * rng.normal(size=n)) + 0.05 * rng.normal(size=n), 0)
+        for i in range(n):
+            rows.append((method, i % 13, i % 7, i % 11, i % N_FRAMES, observed[i], f[i], observed[i] > 0.15))
+        for site, element, su in (("Ti", "Ti", 0.001), (label, "O", 0.003), ("O2", "O", np.nan)):
+            d = away * rng.uniform(0.5, 1.5)
+            distances.append((method, site, element, 8, d, su, d, 0.0, 0.0))
+    write_table(run, "fobs_fcalc", pd.DataFrame(rows, columns=TABLES["fobs_fcalc"]))
+    write_table(run, "distances", pd.DataFrame(distances, columns=TABLES["distances"]))
+
+
+def _frame_parameters(run: Path, rng: np.random.Generator) -> None:
+    i = np.arange(N_FRAMES)
+    table = {
+        "frame": i,
+        "alpha_deg": i - 48.0,
+        "scale": 1 + 0.1 * np.sin(i / 15),
+        "thickness_A": 210.0,
+        "tilt_x_deg": 0.08 * rng.normal(size=N_FRAMES),
+        "tilt_y_deg": 0.05 * rng.normal(size=N_FRAMES),
+        "error_reduced_deg": np.abs(0.09 * rng.normal(size=N_FRAMES)),
+        "error_refined_deg": np.abs(0.02 * rng.normal(size=N_FRAMES)),
+        "thickness_true_A": 214 + 6 * np.cos(i / 30),
+    }
+    write_table(run, "frame_parameters", pd.DataFrame(table))
+
+
+def made_up_run(
+    folder: Path, title: str = "Brookite, made up", label: str = "O1", source: str = "a page"
+) -> Path:
+    """A small and plausible folder of a run; `title`, `label` and `source` come from input files."""
+    (folder / "figures").mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    write_results(folder / "results.csv", _results())
+    record = {"case": {"name": "made-up-01", "title": title}, "published": PUBLISHED, "seconds": 12.3}
+    (folder / "run.json").write_text(json.dumps(record))
+    conditions = [("experiment.flaws.alpha_jitter_deg", "0.06", "rms error of the tilt", source)]
+    write_table(folder, "conditions", pd.DataFrame(conditions, columns=TABLES["conditions"]))
+    _pictures(folder, rng)
+    _curves(folder, rng)
+    _models(folder, rng, label)
+    _frame_parameters(folder, rng)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report(made_up_run(tmp_path_factory.mktemp("run") / "made-up"))
+
+
+def test_a_report_is_the_same_bytes_every_time_and_everywhere(page: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "another name"
+    shutil.copytree(page.parent, elsewhere)
+    record = json.loads((elsewhere / "run.json").read_text())
+    (elsewhere / "run.json").write_text(json.dumps(record | {"seconds": 99.9, "host": "other"}))
+    first = page.read_bytes()
+    assert report(elsewhere).read_bytes() == first
+    for drawing in sorted(page.parent.glob("figures/*.svg")):
+        assert (elsewhere / "figures" / drawing.name).read_bytes() == drawing.read_bytes()
+
+
+def test_every_figure_has_its_numbers_beside_it_and_the_page_loads_nothing(page: Path) -> None:
+    text = page.read_text()
+    assert text.count("<svg") == len(list(page.parent.glob("figures/*.svg"))) == 7
+    for name in TABLES:
+        assert f'download="{name}.csv"' in text
+    loaded = re.findall(r'(?:src|href|action|data)="([^"]*)"', text)
+    assert loaded
+    assert all(address.startswith(("#", "data:")) for address in loaded)
+    assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"|base64,[^"]*', "", text).replace("http-equiv", "")
+
+
+def test_results_stand_beside_the_published_ones(page: Path) -> None:
+    results = read_results(page.parent / "results.csv")
+    beside = published_beside(results, PUBLISHED).set_index("column")
+    assert beside.at["r_obs_pct", "kinematical published"] == 17.03
+    assert beside.at["n_obs", "dynamical published"] == 3110
+    assert beside.at["coverage_pct", "kinematical published"] == 87.1
+    assert np.isnan(beside.at["redundancy", "dynamical published"])
+    assert beside.at["max_dist_A", "dynamical"] == 0.0049
+    assert published_beside(results, {}).filter(like="published").isna().all(axis=None)
+
+
+def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    attack = "</title></svg><script>alert('x')</script><img src=x onerror=alert(1)>"
+    attack += "\"'&{{ 7*7 }} $\\frac{ #0072b2 -->"
+    text = report(made_up_run(tmp_path / "run", title=attack, label=attack, source=attack)).read_text()
+    assert text.count("<script") == 1
+    assert "<img" not in text
+    assert "49" not in re.findall(r"<h1>(.*?)</h1>", text)[0]
+    assert "&lt;script&gt;alert(" in text
+
+
+def test_failures_are_shown_first_and_what_is_missing_is_left_out(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path / "run")
+    rows = _results()
+    rows[1] = {"method": "dynamical", "status": "failed", "message": "no frame has 5 reflections <b>\nagain"}
+    write_results(run / "results.csv", rows)
+    for name in ("frame_parameters", "rocking_curve", "frames"):
+        (run / "figures" / f"{name}.csv").unlink()
+    text = report(run).read_text()
+    assert 'role="alert">dynamical: failed. no frame has 5 reflections &lt;b&gt; again<' in text
+    assert 'id="orientations"' not in text
+    assert 'id="amplitudes"' in text
+
+
+@pytest.mark.parametrize(
+    "name", ["results.csv", "run.json", "figures/distances.csv", "figures/frame_0000.png"]
+)
+@pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe", b"<html>,\n1", b"[1, 2]"])
+def test_a_foreign_file_is_named_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    run = made_up_run(tmp_path / "run")
+    (run / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        report(run)
+    assert name.split("/")[-1] in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (run / "report.html").exists()
+
+
+def _browse(chromium: str, address: str, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    quiet = (
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+    )
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-sync", *quiet]
+    command += [f"--user-data-dir={profile}", "--enable-logging=stderr", "--virtual-time-budget=3000"]
+    return subprocess.run(
+        [*command, *options, address], capture_output=True, text=True, timeout=120, check=True
+    )
+
+
+def test_the_page_opens_in_a_browser_without_a_message(page: Path, chromium: str, tmp_path: Path) -> None:
+    seen = _browse(chromium, page.as_uri(), tmp_path / "profile", "--dump-dom")
+    assert "CONSOLE" not in seen.stderr
+    assert seen.stdout.count("<svg") == 7
+
+
+def test_the_browser_reports_a_page_that_is_wrong(page: Path, chromium: str, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.html"
+    wrong.write_text(page.read_text().replace("</main>", "</main><script>alert(1)</script>"))
+    assert "CONSOLE" in _browse(chromium, wrong.as_uri(), tmp_path / "profile", "--dump-dom").stderr
+
+
+def test_tables_sort_by_value(page: Path, chromium: str, tmp_path: Path) -> None:
+    clicks = """<script>
+    const button = document.querySelectorAll("#distances th button")[4];
+    const cells = () => [...document.querySelectorAll("#distances tbody td:nth-child(5)")];
+    const column = () => cells().map((cell) => cell.textContent);
+    button.click(); const up = column(); button.click();
+    document.title = up.join() + ";" + column().join();
+    </script></body>"""
+    text = page.read_text()
+    policy = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+    test_page = tmp_path / "sorted.html"
+    test_page.write_text(policy.sub("", text).replace("</body>", clicks))
+    seen = _browse(chromium, test_page.as_uri(), tmp_path / "profile", "--dump-dom").stdout
+    up, down = (
+        [float(value) for value in half.split(",")]
+        for half in re.findall("<title>(.*?)</title>", seen)[0].split(";")
+    )
+    assert len(up) == 6
+    assert up == sorted(up)
+    assert down == sorted(up, reverse=True)
