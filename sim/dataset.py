@@ -1,0 +1,396 @@
+"""The on-disk data set: frames and what an experimenter knows about them, in one NXmx file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from nanoed.sim.physics.electron import wavelength_A
+from nanoed.sim.physics.errors import InputError
+
+Array = NDArray[np.float64]
+
+FILE_NAME = "frames.h5"
+SCHEMA_VERSION = (1, 0)  # major, minor; a newer major is refused
+LARGEST_FRAME_PX = 2**26
+LARGEST_COUNT = 10**6
+TO_NEXUS = np.array([-1.0, 1.0, -1.0])  # our lab axes to those of NeXus (McStas)
+SENSOR_THICKNESS_M = 300e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nominal:
+    """What the microscope's log says about a data set; nothing here is corrected for any flaw.
+
+    shape : (ny, nx).  a_per_px : 1/Å.  centre_px : x, y; the first pixel's centre is (0.5, 0.5).
+    exposure_s : per frame.  alpha_deg : (n,) stage angle in the middle of each frame.
+    axis_azimuth_deg : tilt axis from x towards y.  protocol : "precession", "continuous_rotation", "serial".
+    semi_angle_deg : precession.  rotation_deg : stage rotation during a frame.  gain : counts per electron.
+    saturation : largest count.
+    """
+
+    voltage_kv: float
+    shape: tuple[int, int]
+    a_per_px: float
+    pixel_size_um: float
+    centre_px: tuple[float, float]
+    exposure_s: float
+    alpha_deg: Array
+    axis_azimuth_deg: float
+    protocol: str
+    semi_angle_deg: float
+    rotation_deg: float
+    gain: float
+    saturation: int
+
+    @property
+    def n_frames(self) -> int:
+        return len(self.alpha_deg)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSet:
+    """An open data set: `nominal`, `frame(i)`, `len()`, iteration in frame order; a context manager."""
+
+    nominal: Nominal
+    path: Path
+    _file: h5py.File
+
+    def __len__(self) -> int:
+        return self.nominal.n_frames
+
+    def frame(self, i: int) -> NDArray[Any]:
+        """Counts of frame i, (ny, nx); raises InputError when they cannot be read."""
+        try:
+            return self._file["entry/data/data"][i]
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                "the frame cannot be read", file=self.path, field="frame", value=i, allowed="a complete file"
+            ) from error
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return (self.frame(i) for i in range(len(self)))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> DataSet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_dataset(folder: str | os.PathLike[str]) -> DataSet:
+    """Open folder/frames.h5 for reading (a path to the file itself will do too).
+
+    Raises InputError for a missing, truncated or foreign file, a newer schema, links out of the file, and
+    sizes that do not agree with each other.
+    """
+    path = Path(folder)
+    path = path / FILE_NAME if path.is_dir() or path.suffix != ".h5" else path
+    if not path.is_file():
+        raise InputError(
+            "no data set here", file=path, field="folder", value=folder, allowed=f"a folder with {FILE_NAME}"
+        )
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(
+            "not a complete HDF5 file",
+            file=path,
+            field="file",
+            value=str(error)[:80],
+            allowed="a complete data set written by nanoed",
+        ) from error
+    try:
+        _check_contained(file, path)
+        return DataSet(_read_nominal(file, path), path, file)
+    except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+        file.close()
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            "not a nanoed data set",
+            file=path,
+            field="contents",
+            value=str(error)[:80],
+            allowed="a complete data set written by nanoed",
+        ) from error
+
+
+def _check_contained(file: h5py.File, path: Path) -> None:
+    """Refuse links to other files and pixels stored anywhere but in ordinary chunks of this file."""
+
+    def check(name: str, link: Any) -> None:
+        if isinstance(link, h5py.ExternalLink):
+            raise InputError(
+                "links to other files are refused",
+                file=path,
+                field=name,
+                value=link.filename,
+                allowed="data inside the file",
+            )
+
+    file.visititems_links(check)
+    pixels = file["entry/data/data"]
+    if not isinstance(pixels, h5py.Dataset) or pixels.is_virtual or pixels.external:
+        raise InputError(
+            "the frames are not inside the file",
+            file=path,
+            field="/entry/data/data",
+            value="virtual or external",
+            allowed="a chunked dataset",
+        )
+
+
+def _read_nominal(file: h5py.File, path: Path) -> Nominal:
+    log, pixels = file["entry/nanoed"], file["entry/data/data"]
+    version = tuple(int(v) for v in log.attrs["schema_version"])
+    if version[0] > SCHEMA_VERSION[0]:
+        raise InputError(
+            "written by a newer version",
+            file=path,
+            field="schema_version",
+            value=".".join(map(str, version)),
+            allowed=f"up to {SCHEMA_VERSION[0]}.x",
+        )
+    if (
+        pixels.ndim != 3
+        or not 0 < len(pixels) <= LARGEST_COUNT
+        or not 0 < np.prod(pixels.shape[1:]) <= LARGEST_FRAME_PX
+    ):
+        raise InputError(
+            "impossible size",
+            file=path,
+            field="/entry/data/data",
+            value=pixels.shape,
+            allowed=f"frames of at most {LARGEST_FRAME_PX} pixels, at most {LARGEST_COUNT} of them",
+        )
+    if pixels.dtype.kind not in "iuf" or log["alpha_deg"].shape != pixels.shape[:1]:
+        raise InputError(
+            "sizes or types disagree",
+            file=path,
+            field="alpha_deg",
+            value=log["alpha_deg"].shape,
+            allowed=f"{pixels.shape[:1]} numbers",
+        )
+    number = {
+        name: float(log.attrs[name])
+        for name in (
+            "voltage_kv",
+            "a_per_px",
+            "pixel_size_um",
+            "exposure_s",
+            "axis_azimuth_deg",
+            "semi_angle_deg",
+            "rotation_deg",
+            "gain",
+        )
+    }
+    for name in ("voltage_kv", "a_per_px", "pixel_size_um", "exposure_s", "gain"):
+        if not 0 < number[name] < np.inf:
+            raise InputError(
+                "not a positive number", file=path, field=name, value=number[name], allowed="above 0"
+            )
+    x, y = (float(v) for v in log.attrs["centre_px"])
+    return Nominal(
+        shape=pixels.shape[1:],
+        centre_px=(x, y),
+        alpha_deg=log["alpha_deg"][()].astype(float),
+        protocol=str(log.attrs["protocol"]),
+        saturation=int(log.attrs["saturation"]),
+        **number,
+    )
+
+
+def write_dataset(
+    folder: str | os.PathLike[str],
+    nominal: Nominal,
+    frames: Iterable[NDArray[Any]],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Path:
+    """Write folder/frames.h5, complete or not at all; frames are consumed one at a time.
+
+    frames : n_frames arrays (ny, nx) of one dtype.  Raises InputError when the folder cannot be written, is
+    full, or the frames do not match `nominal`.
+    """
+    target = Path(folder) / FILE_NAME
+    with _beside(target) as partial, h5py.File(partial, "w", libver=("earliest", "v110")) as file:
+        data = None
+        done = 0
+        for i, frame in enumerate(frames):
+            if data is None:
+                data = _lay_out(file, nominal, frame.dtype)
+            if frame.shape != nominal.shape or frame.dtype != data.dtype or i >= nominal.n_frames:
+                raise InputError(
+                    "a frame does not fit the data set",
+                    field="frame",
+                    value=f"{i} {frame.shape}",
+                    allowed=f"{nominal.n_frames} frames of {nominal.shape}",
+                )
+            _write_chunk(data, i, frame)
+            done = i + 1
+            if progress:
+                progress("frames", done, nominal.n_frames)
+        if done != nominal.n_frames:
+            raise InputError("frames are missing", field="n_frames", value=done, allowed=nominal.n_frames)
+    return target
+
+
+def _write_chunk(data: h5py.Dataset, i: int, frame: NDArray[Any]) -> None:
+    """One frame through the shuffle and deflate filters; done here because zlib, unlike HDF5, drops the GIL."""
+    raw = np.ascontiguousarray(frame).view(np.uint8).reshape(-1, frame.dtype.itemsize).T.tobytes()
+    data.id.write_direct_chunk((i, 0, 0), zlib.compress(raw, 4))
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A path in the target's folder that replaces the target on success and vanishes on failure."""
+    partial = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".partial-", dir=target.parent)
+        os.close(handle)
+        partial = Path(name)
+        yield partial
+        partial.chmod(0o644)
+        os.replace(partial, target)
+        partial = None
+    except OSError as error:
+        raise InputError(
+            f"cannot write: {error.strerror or error}",
+            file=target,
+            field="folder",
+            value=target.parent,
+            allowed="a writable folder with free space",
+        ) from error
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
+def _lay_out(file: h5py.File, nominal: Nominal, dtype: np.dtype[Any]) -> h5py.Dataset:
+    """Everything except pixels; returns the pixel dataset, one chunk per frame."""
+    file.attrs["file_name"] = FILE_NAME
+    entry = _group(file, "entry", "NXentry")
+    entry["definition"] = "NXmx"
+    file.attrs["default"] = "entry"
+    data = _group(entry, "data", "NXdata")
+    data.attrs["signal"] = "data"
+    pixels = data.create_dataset(
+        "data",
+        (nominal.n_frames, *nominal.shape),
+        dtype,
+        chunks=(1, *nominal.shape),
+        compression="gzip",
+        compression_opts=4,
+        shuffle=True,
+    )
+    source = _group(entry, "source", "NXsource")
+    source["name"], source["type"], source["probe"] = (
+        "transmission electron microscope",
+        "Electron Source",
+        "electron",
+    )
+    _sample(entry, nominal)
+    instrument = _group(entry, "instrument", "NXinstrument")
+    instrument["name"] = "transmission electron microscope"
+    beam = _group(instrument, "beam", "NXbeam")
+    _value(beam, "incident_wavelength", wavelength_A(nominal.voltage_kv), "angstrom")
+    _detector(instrument, nominal)
+    log = _group(entry, "nanoed", "NXcollection")
+    log.attrs["schema_version"] = np.array(SCHEMA_VERSION, np.int64)
+    for name in (
+        "voltage_kv",
+        "a_per_px",
+        "pixel_size_um",
+        "centre_px",
+        "exposure_s",
+        "axis_azimuth_deg",
+        "protocol",
+        "semi_angle_deg",
+        "rotation_deg",
+        "gain",
+        "saturation",
+    ):
+        log.attrs[name] = getattr(nominal, name)
+    log["alpha_deg"] = nominal.alpha_deg
+    return pixels
+
+
+def _group(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = nx_class
+    return group
+
+
+def _value(parent: h5py.Group, name: str, value: Any, unit: str) -> h5py.Dataset:
+    parent[name] = value
+    parent[name].attrs["units"] = unit
+    return parent[name]
+
+
+def _axis(
+    parent: h5py.Group, name: str, value: Any, unit: str, kind: str, vector: Any, depends_on: str
+) -> None:
+    """A NeXus transformation; vector in our lab frame, depends_on an absolute path or "."."""
+    axis = _value(parent, name, value, unit)
+    axis.attrs["transformation_type"] = kind
+    axis.attrs["vector"] = TO_NEXUS * np.asarray(vector, float) + 0.0
+    axis.attrs["offset"] = np.zeros(3)
+    axis.attrs["offset_units"] = "m"
+    axis.attrs["depends_on"] = depends_on
+
+
+def _sample(entry: h5py.Group, nominal: Nominal) -> None:
+    sample = _group(entry, "sample", "NXsample")
+    sample["name"] = "sample"
+    sample["depends_on"] = "/entry/sample/transformations/alpha"
+    moves = _group(sample, "transformations", "NXtransformations")
+    azimuth = np.radians(nominal.axis_azimuth_deg)
+    start = nominal.alpha_deg - 0.5 * nominal.rotation_deg
+    _axis(moves, "alpha", start, "deg", "rotation", (np.cos(azimuth), np.sin(azimuth), 0), ".")
+    _value(moves, "alpha_end", start + nominal.rotation_deg, "deg")
+
+
+def _detector(instrument: h5py.Group, nominal: Nominal) -> None:
+    """Detector whose distance gives the nominal 1/Å per pixel at the centre: L = pixel / (λ a)."""
+    pixel = nominal.pixel_size_um * 1e-6
+    distance = pixel / (wavelength_A(nominal.voltage_kv) * nominal.a_per_px)
+    base = "/entry/instrument/detector/transformations/"
+    detector = _group(instrument, "detector", "NXdetector")
+    detector["depends_on"] = base + "distance"
+    detector["description"], detector["type"] = "hybrid pixel detector", "HPC"
+    detector["sensor_material"] = "Si"
+    _value(detector, "sensor_thickness", SENSOR_THICKNESS_M, "m")
+    detector["saturation_value"] = nominal.saturation
+    detector["underload_value"] = 0
+    for name in ("x_pixel_size", "y_pixel_size"):
+        _value(detector, name, pixel, "m")
+    _value(detector, "distance", distance, "m")
+    _value(detector, "beam_center_x", nominal.centre_px[0], "pixel")
+    _value(detector, "beam_center_y", nominal.centre_px[1], "pixel")
+    for name in ("count_time", "frame_time"):
+        _value(detector, name, nominal.exposure_s, "s")
+    moves = _group(detector, "transformations", "NXtransformations")
+    _axis(moves, "distance", distance, "m", "translation", (0, 0, -1), ".")
+    module = _group(detector, "module", "NXdetector_module")
+    module["data_origin"] = np.zeros(2, np.int64)
+    module["data_size"] = np.array(nominal.shape, np.int64)
+    corner = np.array([-nominal.centre_px[0], nominal.centre_px[1], 0.0]) * pixel
+    length = float(np.linalg.norm(corner)) or 1.0
+    _axis(module, "module_offset", length, "m", "translation", corner / length, base + "distance")
+    offset = "/entry/instrument/detector/module/module_offset"
+    _axis(module, "fast_pixel_direction", pixel, "m", "translation", (1, 0, 0), offset)
+    _axis(module, "slow_pixel_direction", pixel, "m", "translation", (0, -1, 0), offset)

@@ -1,0 +1,141 @@
+"""Experiment: every choice that makes data; degrees, nanometres and kilovolts live here, never inside."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from nanoed.sim.microscope import PRESETS
+
+Engine = Literal["bloch", "kinematical"]
+Table = Literal["lobato", "peng", "kirkland"]
+Magnitude = Literal["off", "default"] | NonNegativeFloat
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Particle(_Part):
+    """Shape, size and mounting of the crystal.
+
+    `diameter_nm` lies across `axis_uvw`, `length_nm` along it (ellipsoid: full axis; plate: thickness; a
+    sphere has none). The axis is within `inclination_max_deg` of the film plane at zero tilt; its azimuth in
+    the plane and the roll of the crystal about it come from the seed.
+    """
+
+    shape: Literal["cylinder", "sphere", "ellipsoid", "plate"]
+    diameter_nm: Annotated[float, Field(gt=0, le=10_000)]
+    length_nm: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    axis_uvw: tuple[int, int, int] = (0, 0, 1)
+    inclination_max_deg: Annotated[float, Field(ge=0, le=90)] = 90.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Particle:
+        if (self.length_nm is None) != (self.shape == "sphere"):
+            wanted = "no length_nm" if self.shape == "sphere" else "length_nm"
+            raise ValueError(f"a {self.shape} takes {wanted}")
+        if self.axis_uvw == (0, 0, 0):
+            raise ValueError("axis_uvw must not be 0 0 0")
+        return self
+
+
+class Instrument(_Part):
+    """Beam and detector; fields not given are those of `preset` (sources: microscope.PRESETS)."""
+
+    preset: Literal["jeol-f200"]
+    voltage_kv: Annotated[float, Field(ge=20, le=3000)]
+    detector_px: tuple[PositiveInt, PositiveInt]
+    pixel_size_um: PositiveFloat
+    a_per_px: Annotated[float, Field(gt=0, le=0.1)]
+    beam_diameter_nm: PositiveFloat
+    flux_e_A2_s: PositiveFloat
+    beam_profile: Literal["top-hat"]
+    convergence_mrad: NonNegativeFloat
+    psf_sigma_px: NonNegativeFloat
+    gain: PositiveFloat
+    dead_time_us: NonNegativeFloat
+    counter_bits: Annotated[int, Field(ge=8, le=32)]
+    axis_azimuth_deg: Annotated[float, Field(ge=-360, le=360)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            return PRESETS.get(given.get("preset", ""), {}) | given
+        return given
+
+
+class Protocol(_Part):
+    """Goniometer angles, exposure and beam precession (`semi_angle_deg`: half-angle of the cone).
+
+    precession: frames at tilt_min, tilt_min + step, ..., tilt_max.
+    continuous_rotation: each frame sweeps one step, the first starts at tilt_min, the last ends at tilt_max.
+    """
+
+    kind: Literal["precession", "continuous_rotation"]
+    tilt_min_deg: Annotated[float, Field(ge=-90, le=90)]
+    tilt_max_deg: Annotated[float, Field(ge=-90, le=90)]
+    tilt_step_deg: PositiveFloat
+    exposure_s: PositiveFloat
+    semi_angle_deg: Annotated[float, Field(ge=0, le=5)] = 0.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Protocol:
+        if self.tilt_max_deg < self.tilt_min_deg:
+            raise ValueError("tilt_max_deg must not be below tilt_min_deg")
+        if (self.kind == "precession") != (self.semi_angle_deg > 0):
+            raise ValueError("semi_angle_deg must be above 0 for precession and 0 otherwise")
+        return self
+
+
+class Flaws(_Part):
+    """Imperfections, each "off", "default" (value and source in imperfections.FLAWS) or a magnitude."""
+
+    alpha_jitter_deg: Magnitude = "off"
+    alpha_drift_deg: Magnitude = "off"
+    beta_drift_deg: Magnitude = "off"
+    omega_drift_deg: Magnitude = "off"
+    axis_azimuth_error_deg: Magnitude = "off"
+    centre_offset_px: Magnitude = "off"
+    centre_jitter_px: Magnitude = "off"
+    elliptic_pct: Magnitude = "off"
+    camera_length_error_pct: Magnitude = "off"
+    precession_angle_error_pct: Magnitude = "off"
+    mosaicity_deg: Magnitude = "off"
+    support_film_nm: Magnitude = "off"
+    inelastic: Literal["off", "default"] | Annotated[float, Field(ge=0, le=10)] = "off"
+
+
+class Experiment(_Part):
+    """One simulated experiment, complete: the same Experiment and Crystal give the same bytes.
+
+    structure : shipped name or path of a CIF, resolved by the caller.
+    g_max : largest |g| that scatters, 1/Å; None = the corner of the detector, at most 2.2.
+    s_max : excitation error up to which a beam enters the structure matrix, 1/Å; None = rule of PHYSICS A4
+        for this particle, which the refinement uses as well, times 1.5.
+    azimuths_factor : samples of precession or rotation over those of PHYSICS A5.
+    noise : Poisson counting; without it frames hold expected counts rounded to integers.
+    """
+
+    structure: str
+    seed: Annotated[int, Field(ge=0)]
+    engine: Engine = "bloch"
+    factors: Table = "lobato"
+    g_max: Annotated[float, Field(gt=0, le=4)] | None = None
+    s_max: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    azimuths_factor: Annotated[float, Field(ge=0.1, le=20)] = 1.5
+    noise: bool = True
+    particle: Particle
+    instrument: Instrument
+    protocol: Protocol
+    flaws: Flaws = Flaws()

@@ -1,0 +1,139 @@
+"""The sealed envelope: what really happened, kept away from the data set (DESIGN section 3)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nanoed.sim.physics.errors import InputError
+
+Array = NDArray[np.float64]
+
+SCHEMA_VERSION = (1, 0)
+REFLECTION_COLUMNS = {
+    "frame": np.int32,
+    "h": np.int32,
+    "k": np.int32,
+    "l": np.int32,
+    "i_true": np.float64,
+    "s_g": np.float64,
+    "x_px": np.float64,
+    "y_px": np.float64,
+    "partiality": np.float64,
+}
+FRAME_COLUMNS = (
+    "alpha_true_deg",
+    "beta_true_deg",
+    "omega_true_deg",
+    "centre_x_px",
+    "centre_y_px",
+    "thickness_mean_A",
+    "thickness_max_A",
+    "area_A2",
+    "incident_e",
+    "on_detector_e",
+    "missed_e",
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """Everything that the data set does not say.
+
+    summary : experiment, resolved flaws, structure, `ub_true` (3, 3; 1/Å, columns a*, b*, c*, lab at zero
+    tilt), `thickness_mean_A` (area-weighted mean chord, averaged over frames), `a_per_px_true`, `elliptic`,
+    ...
+    frames : one row per frame, FRAME_COLUMNS: angles in degrees, electrons expected before the detector
+    counts.
+    reflections : one row per frame and reflection: frame, h, k, l; i_true (electrons expected in the
+    reflection, wherever they land); s_g (1/Å, at the centre of the frame); x_px, y_px (spot centre);
+    partiality (mean over the frame of the kinematical rocking curve, 1 where the Bragg condition holds
+    throughout).
+    """
+
+    summary: dict[str, Any]
+    frames: pd.DataFrame
+    reflections: pd.DataFrame
+
+    @property
+    def ub_true(self) -> Array:
+        return np.array(self.summary["ub_true"])
+
+
+def write_truth(folder: str | os.PathLike[str], truth: Truth) -> None:
+    """Write truth.json and truth.h5, each complete or not at all; raises InputError if it cannot."""
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"schema_version": SCHEMA_VERSION} | truth.summary, indent=1, sort_keys=True)
+        _replace(path / "truth.json", lambda part: part.write_text(text + "\n"))
+        _replace(path / "truth.h5", lambda part: _write_tables(part, truth))
+    except OSError as error:
+        raise InputError(
+            f"cannot write: {error.strerror or error}",
+            file=path,
+            field="folder",
+            value=path,
+            allowed="a writable folder with free space",
+        ) from error
+
+
+def _replace(target: Path, write: Callable[[Path], object]) -> None:
+    part = target.with_name(f".partial-{target.name}")
+    try:
+        write(part)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_tables(path: Path, truth: Truth) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["schema_version"] = np.array(SCHEMA_VERSION, np.int64)
+        for name in FRAME_COLUMNS:
+            file[f"frames/{name}"] = truth.frames[name].to_numpy(np.float64)
+        for name, dtype in REFLECTION_COLUMNS.items():
+            file.create_dataset(
+                f"reflections/{name}",
+                data=truth.reflections[name].to_numpy(dtype),
+                compression="gzip",
+                shuffle=True,
+            )
+
+
+def read_truth(folder: str | os.PathLike[str]) -> Truth:
+    """Read what write_truth wrote; raises InputError when it is missing, damaged or from a newer version."""
+    path = Path(folder)
+    try:
+        summary = json.loads((path / "truth.json").read_text())
+        if summary["schema_version"][0] > SCHEMA_VERSION[0]:
+            raise InputError(
+                "written by a newer version",
+                file=path / "truth.json",
+                field="schema_version",
+                value=summary["schema_version"],
+                allowed=f"up to {SCHEMA_VERSION[0]}.x",
+            )
+        with h5py.File(path / "truth.h5", "r") as file:
+            frames = pd.DataFrame({name: file[f"frames/{name}"][()] for name in FRAME_COLUMNS})
+            reflections = pd.DataFrame({name: file[f"reflections/{name}"][()] for name in REFLECTION_COLUMNS})
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            "not a truth folder",
+            file=path,
+            field="contents",
+            value=str(error)[:80],
+            allowed="truth.json and truth.h5 written by nanoed",
+        ) from error
+    return Truth(summary, frames, reflections)
