@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,7 @@ _STYLE = {
     "lines.linewidth": 1.1,
     "lines.markersize": 3.4,
     "legend.frameon": False,
+    "legend.fontsize": 7.0,
     "legend.handletextpad": 0.4,
     "mathtext.fontset": "dejavusans",
     "svg.fonttype": "path",
@@ -90,7 +92,7 @@ def inline_svg(document: str, name: str, description: str) -> str:
 
 
 def frame_figure(
-    image: NDArray[np.uint8], frame: Mapping[str, float], spots: pd.DataFrame, ring: float
+    image: NDArray[np.uint8], frame: Mapping[Any, Any], spots: pd.DataFrame, ring: float
 ) -> Figure:
     """One frame in reciprocal units, dark where many electrons arrived, with the indexed spots circled.
 
@@ -116,11 +118,12 @@ def frame_figure(
         axes.add_patch(
             Circle((0, 0), ring, fill=False, edgecolor="#d55e00", linewidth=0.7, linestyle=(0, (4, 3)))
         )
-        axes.text(0, -ring, f"{ring:.2f} Å⁻¹", color="#d55e00", ha="center", va="bottom", fontsize=6.5)
         axes.set(xlabel=r"$g_x$ (Å$^{-1}$)", ylabel=r"$g_y$ (Å$^{-1}$)")
         axes.set_xlim(-cx * a, (nx - cx) * a)
         axes.set_ylim(-(ny - cy) * a, cy * a)
-        axes.set_title(f"frame {int(frame['frame'])}, nominal tilt {frame['alpha_deg']:+.1f}°")
+        tilt = f"{frame['alpha_deg']:.1f}°".replace("-", "\N{MINUS SIGN}")
+        axes.set_title(f"frame {int(frame['frame'])}, nominal tilt {tilt}")
+        axes.set_title(f"– –  {ring:.2f} Å⁻¹", loc="right", color="#d55e00")
         axes.spines[["top", "right"]].set_visible(True)
     return figure
 
@@ -132,7 +135,7 @@ def rocking_figure(points: pd.DataFrame, fit: pd.DataFrame) -> Figure:
     """
     with _styled():
         groups = list(points.groupby(["h", "k", "l"], sort=False))
-        figure = Figure(figsize=(2.4 * len(groups) + 0.4, 2.3))
+        figure = Figure(figsize=(2.4 * len(groups) + 0.4, 2.4), layout="constrained")
         panels = figure.subplots(1, len(groups), squeeze=False)[0]
         for axes, (hkl, part) in zip(panels, groups, strict=True):
             curve = fit[(fit[["h", "k", "l"]] == list(hkl)).all(axis=1)]
@@ -147,13 +150,10 @@ def rocking_figure(points: pd.DataFrame, fit: pd.DataFrame) -> Figure:
                 label="observed, per frame",
             )
             axes.axhline(0, color=MUTED, linewidth=0.4)
-            axes.set_title(" ".join(str(int(i)) for i in hkl))
+            axes.set_title(" ".join(str(int(i)) for i in hkl).replace("-", "\N{MINUS SIGN}"))
             axes.set_xlabel(r"$S_g$ (10$^{-3}$ Å$^{-1}$)")
         panels[0].set_ylabel("intensity (electrons)")
-        panels[-1].legend(
-            loc="upper right", bbox_to_anchor=(1.0, 1.16), fontsize=6.5, ncols=2, columnspacing=0.8
-        )
-        figure.tight_layout()
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -165,7 +165,7 @@ def fobs_fcalc_figure(reflections: pd.DataFrame) -> Figure:
     """
     with _styled():
         methods = [m for m in SERIES if (reflections["method"] == m).any()]
-        figure = Figure(figsize=(3.5 * len(methods), 3.5))
+        figure = Figure(figsize=(3.5 * len(methods), 3.5), layout="constrained")
         for axes, method in zip(figure.subplots(1, len(methods), squeeze=False)[0], methods, strict=True):
             part = reflections[reflections["method"] == method]
             label, colour, _ = SERIES[method]
@@ -181,7 +181,6 @@ def fobs_fcalc_figure(reflections: pd.DataFrame) -> Figure:
                     edgecolors=colour,
                     linewidths=0.3 if seen else 0.4,
                     alpha=0.55,
-                    rasterized=len(part) > 1000,
                     label=("observed" if seen else "weak") + f", {len(some)}",
                 )
             low = 10 ** np.floor(np.log10(max(np.percentile(part["f_calc"] / top, 1), 1e-4)))
@@ -191,8 +190,7 @@ def fobs_fcalc_figure(reflections: pd.DataFrame) -> Figure:
             )
             axes.set_xlabel(r"$|F_\mathrm{calc}|$ / max")
             axes.set_ylabel(r"$|F_\mathrm{obs}|$ / max")
-            axes.legend(loc="upper left", fontsize=6.5, markerscale=2 if size < 5 else 1)
-        figure.tight_layout()
+            axes.legend(loc="upper left", markerscale=2 if size < 5 else 1)
     return figure
 
 
@@ -205,34 +203,23 @@ def distance_figure(distances: pd.DataFrame, published: Mapping[str, float]) -> 
     with _styled():
         labels = list(dict.fromkeys(distances["label"]))
         methods = [m for m in SERIES if (distances["method"] == m).any()]
-        figure = Figure(figsize=(6.2, 0.9 + 0.34 * len(labels)))
+        figure = Figure(figsize=(7.0, 0.9 + 0.34 * len(labels)), layout="constrained")
         axes = figure.add_subplot()
         for offset, method in zip(np.linspace(-0.15, 0.15, max(len(methods), 2)), methods, strict=False):
             part = distances[distances["method"] == method]
             text, colour, marker = SERIES[method]
             y = part["label"].map(labels.index) + offset
-            x, su = part["distance_A"].to_numpy(float), part["su_A"].fillna(0.0).to_numpy(float)
-            low = np.minimum(su, 0.999 * x)
-            axes.errorbar(
-                x, y, xerr=[low, su], fmt=marker, color=colour, elinewidth=0.8, label=text, markersize=4.5
-            )
+            bars = {"xerr": part["su_A"].fillna(0.0), "elinewidth": 0.8, "markersize": 4.5}
+            axes.errorbar(part["distance_A"], y, fmt=marker, color=colour, label=text, **bars)
             if np.isfinite(published.get(method, np.nan)):
-                axes.axvline(
-                    published[method],
-                    color=colour,
-                    linewidth=0.8,
-                    linestyle=(0, (4, 3)),
-                    zorder=0,
-                    label=f"{text}, published average",
-                )
-        axes.set(xscale="log", xlabel="distance from the true site (Å)", ylim=(len(labels) - 0.5, -0.5))
-        low = min(distances["distance_A"].min() / 2, 1e-3)
-        axes.set_xlim(max(low, 1e-5), max(2 * distances["distance_A"].max(), 0.02))
+                line = {"linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 0}
+                axes.axvline(published[method], color=colour, label=f"{text}, published average", **line)
+        axes.set(xlabel="distance from the true site (Å)", ylim=(len(labels) - 0.5, -0.5))
+        axes.set_xlim(left=0)
         axes.set_yticks(range(len(labels)))
         axes.set_yticklabels([label[:24] for label in labels], parse_math=False)
         axes.grid(axis="x", color=MUTED, alpha=0.25, linewidth=0.5)
-        figure.legend(loc="outside lower center", ncols=2, fontsize=6.5)
-        figure.set_layout_engine("constrained")
+        figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -242,17 +229,16 @@ def orientation_figure(frames: pd.DataFrame) -> Figure:
     frames : alpha_deg, error_reduced_deg, error_refined_deg, tilt_x_deg, tilt_y_deg (NaN where not known).
     """
     with _styled():
-        figure = Figure(figsize=(7.0, 3.4))
+        figure = Figure(figsize=(7.0, 3.6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
         _series(upper, frames, "error_reduced_deg", "after reduction", MUTED, "s")
         _series(upper, frames, "error_refined_deg", "after dynamical refinement", "#0072b2", "o")
         upper.set_ylabel("error (°)")
-        upper.set_ylim(bottom=0)
+        _from_zero(upper, frames[["error_reduced_deg", "error_refined_deg"]])
         _series(lower, frames, "tilt_x_deg", "about x", "#0072b2", "o")
         _series(lower, frames, "tilt_y_deg", "about y", "#d55e00", "s")
         lower.axhline(0, color=MUTED, linewidth=0.4)
         lower.set(xlabel="nominal tilt α (°)", ylabel="refined tilt (°)")
-        figure.tight_layout()
     return figure
 
 
@@ -262,17 +248,16 @@ def scale_figure(frames: pd.DataFrame) -> Figure:
     frames : alpha_deg, scale, thickness_A, thickness_true_A (NaN where not known).
     """
     with _styled():
-        figure = Figure(figsize=(7.0, 3.4))
+        figure = Figure(figsize=(7.0, 3.6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
         relative = frames.assign(scale=frames["scale"] / frames["scale"].mean())
         _series(upper, relative, "scale", "", "#0072b2", "o")
         upper.set(ylabel="scale / mean scale")
-        upper.set_ylim(bottom=0)
+        _from_zero(upper, relative[["scale"]])
         _series(lower, frames, "thickness_A", "refined", "#0072b2", "o")
         _series(lower, frames, "thickness_true_A", "true", MUTED, "s")
         lower.set(xlabel="nominal tilt α (°)", ylabel="mean thickness (Å)")
-        lower.set_ylim(bottom=0)
-        figure.tight_layout()
+        _from_zero(lower, frames[["thickness_A", "thickness_true_A"]])
     return figure
 
 
@@ -283,4 +268,11 @@ def _series(axes: Axes, table: pd.DataFrame, column: str, label: str, colour: st
             table["alpha_deg"], table[column], marker=marker, color=colour, linewidth=0.7, label=label or None
         )
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper right", ncols=2, fontsize=6.5)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1, ncols=2)
+
+
+def _from_zero(axes: Axes, values: pd.DataFrame) -> None:
+    """Let the axis begin at zero and end above the largest value."""
+    finite = values.to_numpy(float)[np.isfinite(values.to_numpy(float))]
+    if finite.size and finite.max() > 0:
+        axes.set_ylim(0, 1.1 * finite.max())

@@ -2,11 +2,12 @@
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass, field
 from importlib.resources import files
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,12 @@ class Page:
     sections: tuple[Section, ...] = field(default=())
 
 
+def typeset(text: str) -> Markup:
+    """The text, escaped, with R_obs and the like set as symbols with a subscript."""
+    symbol = re.compile(r"\b(w?[RF]|S|g|GoF|[NUIn])_(obs|calc|all|int|g|max|par|iso|heldout)\b")
+    return Markup(symbol.sub(r"<i>\1</i><sub>\2</sub>", str(escape(text))))
+
+
 def render(page: Page) -> str:
     """The page as HTML. Every text is escaped; no script but ours may run and nothing is loaded."""
     folder = files("nanoed.studies") / "templates"
@@ -79,6 +86,7 @@ def render(page: Page) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["typeset"] = typeset
     return environment.from_string(read["report.html.j2"]).render(
         page=page, css=Markup(read["report.css"]), script=Markup(script), script_hash=digest, markup=Markup
     )

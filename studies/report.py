@@ -51,10 +51,21 @@ def report(run_dir: Path) -> Path:
         alarms=tuple(_alarms(results)),
         sections=tuple(sections),
     )
-    target = run_dir / "report.html"
-    partial = target.with_suffix(".html.part")
-    partial.write_text(render(page), encoding="utf-8")
-    os.replace(partial, target)
+    return _replace(run_dir / "report.html", render(page))
+
+
+def _replace(target: Path, text: str) -> Path:
+    """Write the file completely or not at all."""
+    partial = target.with_name(f".partial-{target.name}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, target)
+    except OSError as error:
+        raise InputError(
+            "cannot write", file=target, value=error.strerror, allowed="a writable folder"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 
@@ -117,7 +128,7 @@ def _results_section(results: pd.DataFrame, published: Mapping[str, Any]) -> Sec
 def _drawn(run_dir: Path, name: str, figure: Figure, caption: str) -> Picture:
     """Write the figure beside its table and return it for the page."""
     document = figures.svg(figure)
-    (run_dir / FOLDER / f"{name}.svg").write_text(document, encoding="utf-8")
+    _replace(run_dir / FOLDER / f"{name}.svg", document)
     return Picture(figures.inline_svg(document, name.replace("_", "-"), caption), caption)
 
 
@@ -187,7 +198,7 @@ def _distances(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any
         return None
     beside = tables.published_beside(results, published).set_index("column")
     average = {
-        method: float(beside.at["av_dist_A", f"{method} published"])
+        method: float(beside[f"{method} published"]["av_dist_A"])
         for method in results["method"]
         if "av_dist_A" in beside.index and f"{method} published" in beside.columns
     }

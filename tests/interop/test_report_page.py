@@ -169,6 +169,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report(made_up_run(tmp_path_factory.mktemp("run") / "made-up"))
 
 
+@pytest.fixture
+def run(page: Path, tmp_path: Path) -> Path:
+    """A folder of a run that the test may change, without a report yet."""
+    return Path(
+        shutil.copytree(page.parent, tmp_path / "run", ignore=shutil.ignore_patterns("*.html", "*.svg"))
+    )
+
+
 def test_a_report_is_the_same_bytes_every_time_and_everywhere(page: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "another name"
     shutil.copytree(page.parent, elsewhere)
@@ -212,8 +220,7 @@ def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(" in text
 
 
-def test_failures_are_shown_first_and_what_is_missing_is_left_out(tmp_path: Path) -> None:
-    run = made_up_run(tmp_path / "run")
+def test_failures_are_shown_first_and_what_is_missing_is_left_out(run: Path) -> None:
     rows = _results()
     rows[1] = {"method": "dynamical", "status": "failed", "message": "no frame has 5 reflections <b>\nagain"}
     write_results(run / "results.csv", rows)
@@ -229,8 +236,7 @@ def test_failures_are_shown_first_and_what_is_missing_is_left_out(tmp_path: Path
     "name", ["results.csv", "run.json", "figures/distances.csv", "figures/frame_0000.png"]
 )
 @pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe", b"<html>,\n1", b"[1, 2]"])
-def test_a_foreign_file_is_named_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
-    run = made_up_run(tmp_path / "run")
+def test_a_foreign_file_is_named_in_one_line(run: Path, name: str, content: bytes) -> None:
     (run / name).write_bytes(content)
     with pytest.raises(InputError) as caught:
         report(run)
