@@ -1,9 +1,10 @@
 """Fixtures shared by all tests; what is missing is skipped aloud, or fails where NANOED_REQUIRE names it."""
 
-import importlib.util
 import os
 import shutil
+import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,19 +50,18 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def abtem():
-    """The independent multislice program."""
-    need("abtem", importlib.util.find_spec("abtem") is not None, "the package abtem is not installed")
-    return importlib.import_module("abtem")
+def oracle_python() -> Callable[[str], str]:
+    """Interpreter of NANOED_ORACLE_PYTHON that has the given package (abtem, cctbx); never this process."""
 
+    def interpreter_with(package: str) -> str:
+        path = shutil.which(os.environ.get("NANOED_ORACLE_PYTHON", ""))
+        need(package, path is not None, "no other interpreter (set NANOED_ORACLE_PYTHON)")
+        assert path is not None
+        found = subprocess.run([path, "-c", f"import {package}"], capture_output=True, check=False)
+        need(package, found.returncode == 0, f"{path} has no package {package}")
+        return path
 
-@pytest.fixture(scope="session")
-def cctbx_python() -> str:
-    """An interpreter with cctbx (its own process: importing scipy before it crashes)."""
-    path = os.environ.get("NANOED_CCTBX_PYTHON") or shutil.which("cctbx.python")
-    need("cctbx", path is not None, "no interpreter with cctbx (set NANOED_CCTBX_PYTHON)")
-    assert path is not None
-    return path
+    return interpreter_with
 
 
 @pytest.fixture(scope="session")
