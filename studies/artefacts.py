@@ -1,76 +1,139 @@
-"""The small files a report is drawn from, gathered into `RUN/figures` while frames and truth are at hand.
+"""Gathers the tables and pictures of a report while frames, reduced data and truth are at hand."""
 
-A report must be made again without frames, reduced data or truth (`--keep results`), so whatever it shows is
-first written as a table here. `TABLES` says which tables exist and which columns they have; a table whose
-source is missing (a method that failed) is not written.
-"""
-
-from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from matplotlib.image import imsave
+from numpy.typing import NDArray
 
-from nanoed.studies.tables import read_columns
+from nanoed.pipeline.io.cif_pets import PetsData, read_cif_pets
+from nanoed.pipeline.reduce.geometry import to_pixels
+from nanoed.pipeline.reduce.reduce import Reduction
+from nanoed.pipeline.refine.result import Refinement
+from nanoed.sim.dataset import DataSet, open_dataset
+from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.geometry import frame_matrix
+from nanoed.sim.truth import Truth
+from nanoed.studies.analysis import Analysis
+from nanoed.studies.case import HERE, Case, shipped_cases
+from nanoed.studies.compare import Comparison
+from nanoed.studies.conditions import condition_table
+from nanoed.studies.figure_tables import FOLDER, TABLES, write_table
+from nanoed.studies.measures import orientation_errors_deg
+from nanoed.studies.rows import frame_orientations, true_frames, with_refined_tilts
 
-FOLDER = "figures"
-TABLES: Mapping[str, tuple[str, ...]] = {
-    # every value the run was made with, where it comes from; value is text
-    "conditions": ("field", "value", "meaning", "source"),
-    # frames shown: picture in `file` (grey, logarithmic, 0 = fewest electrons, 255 = `white` counts)
-    "frames": (
-        "frame",
-        "file",
-        "alpha_deg",
-        "centre_x_px",
-        "centre_y_px",
-        "a_per_px",
-        "ring",
-        "black",
-        "white",
-    ),
-    # predicted and integrated spots on the frames shown
-    "frame_spots": ("frame", "h", "k", "l", "x_px", "y_px", "I", "sigma_I"),
-    # one reflection after another: intensity per frame, and the profile that was fitted on a fine grid
-    "rocking_curve": ("h", "k", "l", "frame", "s_g", "I", "sigma_I"),
-    "rocking_fit": ("h", "k", "l", "s_g", "I"),
-    # amplitudes on the scale of the calculated ones; observed means I > 3 sigma(I)
-    "fobs_fcalc": ("method", "h", "k", "l", "frame", "f_obs", "f_calc", "observed"),
-    # every site against the truth, in the cell of the truth
-    "distances": ("method", "label", "element", "multiplicity", "distance_A", "su_A", "dx_A", "dy_A", "dz_A"),
-    # every frame of the dynamical refinement; errors are out of plane, one common rotation removed
-    "frame_parameters": (
-        *(
-            "frame",
-            "alpha_deg",
-            "scale",
-            "tilt_x_deg",
-            "tilt_y_deg",
-            "error_reduced_deg",
-            "error_refined_deg",
-        ),
-        *("thickness_A", "thickness_true_A"),
-    ),
-}
-_TEXT = frozenset(("field", "value", "meaning", "source", "file", "method", "label", "element"))
+Array = NDArray[np.float64]
+FRAMES_SHOWN = (0.1, 0.5, 0.9)  # of the series
 
 
-def write_table(run_dir: Path, name: str, table: pd.DataFrame) -> None:
-    """Write `figures/NAME.csv` with the columns of TABLES[name], floats to six significant digits."""
-    folder = run_dir / FOLDER
-    folder.mkdir(exist_ok=True)
-    columns = table[list(TABLES[name])]
-    flags = {column: int for column in columns.columns if columns[column].dtype == bool}
-    columns.astype(flags).to_csv(
-        folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8"
+def collect_artefacts(
+    run_dir: Path, case: Case, analysis: Analysis, comparisons: dict[str, Comparison], truth: Truth
+) -> None:
+    """Write `figures/*.csv` and `figures/frame_*.png` of figure_tables.TABLES into the folder of a run.
+
+    Reads `data` and `reduced/frames.cif_pets` in `run_dir`; needs the truth, so it is called after every
+    refinement is done.
+    """
+    toml = HERE / "cases" / f"{case.name}.toml" if case.name in shipped_cases() else None
+    write_table(run_dir, "conditions", condition_table(case, toml.read_text("utf-8") if toml else ""))
+    refinements = {o.method: o.refinement for o in analysis.outcomes if o.refinement is not None}
+    if comparisons:
+        parts = [
+            distance_table(method, comparison, case.crystal, refinements[method].su["xyz"])
+            for method, comparison in comparisons.items()
+        ]
+        write_table(run_dir, "distances", pd.concat(parts))
+    if refinements:
+        amplitudes = [amplitude_table(method, refinement) for method, refinement in refinements.items()]
+        write_table(run_dir, "fobs_fcalc", pd.concat(amplitudes))
+    if analysis.reduction is None:
+        return
+    pets = read_cif_pets(run_dir / "reduced" / "frames.cif_pets")
+    with open_dataset(run_dir / "data") as data:
+        table = frame_table(pets, refinements.get("dynamical"), truth, data.nominal.alpha_deg)
+        write_table(run_dir, "frame_parameters", table)
+        _write_frames(run_dir, data, pets, analysis.reduction, case.reduce.d_star_max)
+
+
+def distance_table(method: str, comparison: Comparison, reference: Crystal, su_xyz: Array) -> pd.DataFrame:
+    """Distances of the sites from the truth with their standard uncertainty along the displacement, Å.
+
+    su_xyz : (n, 3) fractional, rows of the refined structure. Correlations between coordinates are neglected.
+    """
+    atoms = comparison.atoms
+    site = [reference.labels.index(label.split("/")[0]) for label in atoms["reference_label"]]
+    su = comparison.transformed_su(np.nan_to_num(np.asarray(su_xyz, float)))[site]
+    delta = atoms[["dx_A", "dy_A", "dz_A"]].to_numpy(float) / np.asarray(reference.cell[:3])
+    edges = reference.frac_to_cart
+    distance = np.linalg.norm(delta @ edges.T, axis=1)
+    gradient = delta @ (edges.T @ edges) / np.maximum(distance, 1e-12)[:, None]
+    along = np.sqrt((gradient**2 * su**2).sum(axis=1))
+    return atoms.assign(
+        method=method, label=atoms["reference_label"], su_A=np.where(along > 0, along, np.nan)
     )
 
 
-def read_table(run_dir: Path, name: str) -> pd.DataFrame | None:
-    """Read `figures/NAME.csv`, None if the run did not write it.
+def amplitude_table(method: str, refinement: Refinement) -> pd.DataFrame:
+    """Observed and calculated amplitudes on the scale of the calculated ones; negative intensities give 0."""
+    found = refinement.reflections
+    return found.assign(
+        method=method,
+        frame=found.get("frame", np.nan),
+        f_obs=np.sqrt(np.maximum(found["I_obs"], 0.0)),
+        f_calc=np.sqrt(np.maximum(found["I_calc"], 0.0)),
+        observed=found["I_obs"] > 3 * found["sigma"],
+    )
 
-    Raises InputError for a file that is not this table.
-    """
-    path = run_dir / FOLDER / f"{name}.csv"
-    if not path.is_file():
-        return None
-    return read_columns(path, TABLES[name], _TEXT, "not a table of a run")
+
+def frame_table(
+    pets: PetsData, refinement: Refinement | None, truth: Truth, alpha_nominal_deg: Array
+) -> pd.DataFrame:
+    """Orientation error before and after refinement, refined tilts, scale and thickness of every frame."""
+    frames = frame_orientations(pets)
+    table = frames[["frame"]].assign(
+        alpha_deg=np.asarray(alpha_nominal_deg)[frames["frame"]],
+        error_reduced_deg=orientation_errors_deg(frames, true_frames(frames, truth)),
+        thickness_true_A=true_frames(frames, truth)["thickness_mean_A"].to_numpy(),
+    )
+    columns = ["frame", "scale", "tilt_x_deg", "tilt_y_deg", "thickness_A"]
+    if refinement is None:
+        return table.assign(error_refined_deg=np.nan, **dict.fromkeys(columns[1:], np.nan))
+    refined = with_refined_tilts(frames, refinement)
+    errors = orientation_errors_deg(refined, true_frames(refined, truth))
+    after = refined[["frame"]].assign(error_refined_deg=errors)
+    found = refinement.frames.reindex(columns=columns)
+    return table.merge(after, on="frame", how="left").merge(found, on="frame", how="left")
+
+
+def _write_frames(run_dir: Path, data: DataSet, pets: PetsData, reduction: Reduction, ring: float) -> None:
+    """Pictures of a few frames, their geometry, and the reflections integrated on them."""
+    geometry = reduction.geometry
+    shown, spots = [], []
+    for i in dict.fromkeys(round(part * (len(data) - 1)) for part in FRAMES_SHOWN):
+        zone = pets.zones[pets.zones["id"] == i + 1]
+        if zone.empty:
+            continue
+        name = f"frame_{i:04d}.png"
+        grey, white = grey_levels(data.frame(i))
+        (run_dir / FOLDER).mkdir(exist_ok=True)
+        imsave(run_dir / FOLDER / name, grey, cmap="gray", vmin=0, vmax=255, metadata={"Software": None})
+        centre = geometry.centres[i]
+        row = (i, name, data.nominal.alpha_deg[i], centre[0], centre[1], geometry.a_per_px, ring, 0.0, white)
+        shown.append(dict(zip(TABLES["frames"], row, strict=True)))
+        mine = pets.reflections[pets.reflections["zone"] == i + 1]
+        rotation = frame_matrix(*np.radians(zone[["alpha", "beta", "omega"]].to_numpy(float)[0]))
+        g_lab = mine[["h", "k", "l"]].to_numpy(float) @ (rotation @ pets.ub).T
+        pixels = to_pixels(geometry, np.full(len(mine), i), g_lab)
+        spots.append(mine.assign(frame=i, x_px=pixels[:, 0], y_px=pixels[:, 1], sigma_I=mine["sigma"]))
+    if shown:
+        write_table(run_dir, "frames", pd.DataFrame(shown))
+        write_table(run_dir, "frame_spots", pd.concat(spots))
+
+
+def grey_levels(counts: NDArray[np.generic]) -> tuple[NDArray[np.uint8], float]:
+    """A frame as (ny, nx) grey levels, logarithmic from 0 to `white` counts, exceeded by 1 pixel in 5000."""
+    values = np.maximum(np.asarray(counts, float), 0.0)
+    white = max(float(np.quantile(values, 0.9998)), 1.0)
+    grey = 255 * np.log1p(np.minimum(values, white)) / np.log1p(white)
+    return np.rint(grey).astype(np.uint8), white

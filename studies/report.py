@@ -6,7 +6,7 @@ Files read, all in the run's folder:
 - `run.json`: keys used are `case` (the resolved case: `name`, `title`), `published` (one row of the
   published tables, empty if there is none) and `run_key`. Times, hosts and versions in it are not shown, so
   the page is a pure function of the run key.
-- `figures/*.csv` and `figures/frame_*.png` (artefacts.TABLES), written during the run by
+- `figures/*.csv` and `figures/frame_*.png` (figure_tables.TABLES), written during the run by
   `artefacts.collect_artefacts`. A section whose table is missing is left out.
 
 Written: `report.html`, and each figure as `figures/NAME.svg` beside the table it is drawn from.
@@ -26,7 +26,7 @@ from matplotlib.image import imread
 
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies import figures, tables
-from nanoed.studies.artefacts import FOLDER, read_table
+from nanoed.studies.figure_tables import FOLDER, read_table
 from nanoed.studies.page import Cell, Download, Page, Picture, Section, Table, render
 
 

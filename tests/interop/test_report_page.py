@@ -12,7 +12,7 @@ import pytest
 from matplotlib.image import imsave
 
 from nanoed.sim.physics.errors import InputError
-from nanoed.studies.artefacts import TABLES, write_table
+from nanoed.studies.figure_tables import TABLES, write_table
 from nanoed.studies.report import report
 from nanoed.studies.tables import published_beside, read_results, write_results
 
