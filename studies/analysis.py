@@ -1,0 +1,123 @@
+"""The blind half of a run: what is handed to the pipeline, and what comes back.
+
+Nothing here knows a Case, a seed or the truth: a data folder, the pipeline's own specs, an approximate cell
+and a start model go in.
+"""
+
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+
+from nanoed.pipeline.io.cif_pets import read_cif_pets
+from nanoed.pipeline.io.hkl import read_hkl
+from nanoed.pipeline.reduce.reduce import Reduction, reduce
+from nanoed.pipeline.refine.dynamical import refine_dynamical
+from nanoed.pipeline.refine.kinematical import refine_kinematical
+from nanoed.pipeline.refine.output import write_refinement
+from nanoed.pipeline.refine.result import ConvergenceError, Refinement
+from nanoed.pipeline.spec import ReduceSpec, RefineSpec
+from nanoed.sim.physics.crystal import Crystal
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one method: a refinement, or why there is none."""
+
+    method: str
+    status: str
+    message: str = ""
+    refinement: Refinement | None = None
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """The reduction (None if it failed), one outcome per method, and the seconds of each stage."""
+
+    reduction: Reduction | None
+    outcomes: tuple[Outcome, ...]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def analyse(
+    data_dir: Path,
+    reduce_spec: ReduceSpec,
+    start: Crystal,
+    refine_spec: RefineSpec,
+    methods: Iterable[str],
+    out_dir: Path,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Reduce `data_dir` into `out_dir/reduced` and refine `start` by every method into `out_dir/refined`.
+
+    The start model takes the reduced cell. A stage that fails becomes the outcome of the methods that needed
+    it; only a full or forbidden disk ends the run.
+    """
+    began = perf_counter()
+    try:
+        reduction = reduce(data_dir, reduce_spec, out_dir / "reduced", workers, progress)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        lost = tuple(_failure(method, error, "reduction") for method in methods)
+        return Analysis(None, lost, {"reduce": perf_counter() - began})
+    seconds = {"reduce": perf_counter() - began}
+    model = replace(start, cell=reduction.cell)
+    outcomes = []
+    for method in methods:
+        began = perf_counter()
+        outcomes.append(outcome(method, out_dir / "reduced", model, refine_spec,
+                                out_dir / "refined" / method, workers, progress))
+        seconds[f"refine {method}"] = perf_counter() - began
+    return Analysis(reduction, tuple(outcomes), seconds)
+
+
+def outcome(
+    method: str,
+    reduced: Path,
+    model: Crystal,
+    spec: RefineSpec,
+    out_dir: Path,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Refine by one method and write the result; an error becomes the outcome's status and message."""
+    try:
+        refinement = refine(method, reduced, model, spec, workers, progress)
+        out_dir.mkdir(parents=True, exist_ok=True)
+        write_refinement(refinement, out_dir)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        return _failure(method, error)
+    return Outcome(method, "ok", refinement.message, refinement)
+
+
+def refine(
+    method: str,
+    reduced: Path,
+    model: Crystal,
+    spec: RefineSpec,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Refinement:
+    """Refine `model` against a folder of reduced data, or against one .cif_pets or .hkl file."""
+    if method == "kinematical":
+        return refine_kinematical(read_hkl(_file(reduced, "merged.hkl")), model, spec)
+    return refine_dynamical(read_cif_pets(_file(reduced, "frames.cif_pets")), model, spec, workers, progress)
+
+
+def _file(reduced: Path, name: str) -> Path:
+    return reduced / name if reduced.is_dir() else reduced
+
+
+def _failure(method: str, error: Exception, stage: str = "") -> Outcome:
+    status = "not_converged" if isinstance(error, ConvergenceError) else "failed"
+    text = f"{type(error).__name__}: {error}" if not str(error) or status == "failed" else str(error)
+    message = f"{stage}: {text}" if stage else text
+    return Outcome(method, status, message, traceback="".join(traceback.format_exception(error)))

@@ -1,0 +1,201 @@
+"""A case: one experiment, how its data are treated, and the digest that names the whole."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nanoed.pipeline.spec import ReduceSpec, RefineSpec
+from nanoed.sim.physics.crystal import Crystal, read_cif
+from nanoed.sim.physics.errors import InputError
+from nanoed.sim.spec import Experiment
+from nanoed.studies.settings import merged, nearest, read_toml, validated, with_overrides, write_toml
+
+HERE = Path(__file__).parent
+NAME_PATTERN = r"^[a-z0-9._-]+$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Method = Literal["kinematical", "dynamical"]
+
+
+class Start(BaseModel):
+    """What the refinement starts from; derived from the truth on purpose, with the case's seed.
+
+    displacement_A : every atom is moved this far, in a random direction that its site allows.
+    u_iso_A2 : displacement parameter given to every atom.
+    cell_error_pct : every independent axis of the approximate cell is this much too long or too short.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    displacement_A: Annotated[float, Field(ge=0, le=1)] = 0.1
+    u_iso_A2: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    cell_error_pct: Annotated[float, Field(ge=0, le=10)] = 1.0
+
+
+class Case(BaseModel):
+    """One run: what makes the data and what treats them.
+
+    published : row of `cases/published.csv` that results are set beside.
+    structure : shipped name, or path of a CIF (from a TOML file: relative to it).
+    seed : the only one; everything random follows from it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: Name
+    title: str = ""
+    published: str | None = None
+    structure: Annotated[str, Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("kinematical", "dynamical")
+    experiment: Experiment
+    start: Start = Start()
+    reduce: ReduceSpec = ReduceSpec()
+    refine: RefineSpec = RefineSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_structure_one_seed(cls, given: Any) -> Any:
+        """The experiment's structure and seed are the case's; they cannot be given a second time."""
+        if not isinstance(given, Mapping) or not isinstance(given.get("experiment"), Mapping):
+            return given
+        shared = {key: given[key] for key in ("structure", "seed") if key in given}
+        for key, value in shared.items():
+            if given["experiment"].get(key, value) != value:
+                raise ValueError(f"experiment.{key} is set by the case's {key}; give that one alone")
+        return {**given, "experiment": {**given["experiment"], **shared}}
+
+    @property
+    def crystal(self) -> Crystal:
+        """The structure; raises InputError where it cannot be read."""
+        return read_cif(structure_file(self.structure))
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Every field with its value, defaults filled in, as it stands in a TOML file."""
+        fields = self.model_dump(mode="json")
+        del fields["experiment"]["structure"], fields["experiment"]["seed"]
+        return fields
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of the resolved case, its structure by content."""
+        document = self.document | {"structure": crystal_document(self.crystal)}
+        return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+
+    @property
+    def run_key(self) -> str:
+        """Names what a run's numbers depend on: digest, our sources, versions of the numerical packages."""
+        versions = {name: version(name) for name in ("numpy", "scipy", "numba", "gemmi")}
+        parts = {"digest": self.digest, "sources": sources_hash(), "versions": versions}
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+    def toml(self) -> str:
+        """The resolved case as a TOML file that loads to the same case."""
+        return write_toml(self.document)
+
+    def published_values(self) -> dict[str, str]:
+        """The published numbers of this data set by column name, empty if there are none."""
+        if self.published is None:
+            return {}
+        table = pd.read_csv(HERE / "cases" / "published.csv", comment="#", dtype=str, keep_default_na=False)
+        rows = table[table["dataset"] == self.published]
+        if rows.empty:
+            raise InputError("unknown published data set", field="published", value=self.published,
+                             allowed=nearest(self.published, table["dataset"]))
+        return {str(key): str(value) for key, value in rows.iloc[0].items()}
+
+
+def shipped_cases() -> list[str]:
+    """Names of the cases that come with the package."""
+    return sorted(path.stem for path in (HERE / "cases").glob("*.toml"))
+
+
+def shipped_structures() -> list[str]:
+    """Names of the structures that come with the package."""
+    return sorted(path.stem for path in (HERE / "structures").glob("*.cif"))
+
+
+def load_case(name: str, overrides: Iterable[str] = ()) -> Case:
+    """The case of a shipped name or of a path that ends in `.toml`, after the overrides `a.b=VALUE`.
+
+    Raises InputError for an unknown name or field, a wrong value, or a structure that cannot be read.
+    """
+    document = with_overrides(_document(name, ()), overrides)
+    case = validated(Case, document, file=_case_file(name))
+    structure_file(case.structure)
+    case.published_values()
+    return case
+
+
+def structure_file(structure: str) -> Path:
+    """Path of a structure given by shipped name or by path; raises InputError if there is none."""
+    path = Path(structure) if structure.endswith(".cif") else HERE / "structures" / f"{structure}.cif"
+    if not path.is_file():
+        allowed = f"a path that ends in .cif, or {nearest(structure, shipped_structures())}"
+        raise InputError("no such structure", field="structure", value=structure, allowed=allowed)
+    return path
+
+
+def crystal_document(crystal: Crystal) -> dict[str, Any]:
+    """The content of a structure as plain values, independent of how its file was written."""
+    rows = [[None if math.isnan(u) else float(u) for u in row] for row in crystal.u_ij]
+    return {
+        "name": crystal.name,
+        "cell": [float(x) for x in crystal.cell],
+        "spacegroup": crystal.spacegroup,
+        "labels": list(crystal.labels),
+        "elements": list(crystal.elements),
+        "xyz": crystal.xyz.tolist(),
+        "occupancy": crystal.occupancy.tolist(),
+        "u_iso": [None if math.isnan(u) else float(u) for u in crystal.u_iso],
+        "u_ij": rows,
+    }
+
+
+def canonical_json(document: Any) -> str:
+    """The one JSON text of a document: sorted keys, no spaces, shortest exact numbers."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sources_hash() -> str:
+    """SHA-256 over the package's own files, by relative path and content."""
+    root, digest = HERE.parent, hashlib.sha256()
+    files = (Path(folder) / name for part in ("sim", "pipeline", "studies")
+             for folder, _, names in os.walk(root / part, followlinks=True) for name in names)
+    for path in sorted(files):
+        if "__pycache__" not in path.parts:
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _case_file(name: str) -> Path:
+    if name.endswith(".toml"):
+        return Path(name)
+    if name not in shipped_cases():
+        allowed = f"a path that ends in .toml, or {nearest(name, shipped_cases())}"
+        raise InputError("unknown case", field="CASE", value=name, allowed=allowed)
+    return HERE / "cases" / f"{name}.toml"
+
+
+def _document(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a case file after those of the shipped case that it extends."""
+    path = _case_file(name)
+    document = read_toml(path)
+    base = document.pop("extends", None)
+    structure = document.get("structure")
+    if isinstance(structure, str) and structure.endswith(".cif"):
+        document["structure"] = str((path.parent / structure).resolve())
+    if base is None:
+        return document
+    if not isinstance(base, str) or base not in shipped_cases() or base in seen:
+        raise InputError("cannot extend this", file=path, field="extends", value=base,
+                         allowed=nearest(str(base), shipped_cases()))
+    return merged(_document(base, (*seen, base)), document)

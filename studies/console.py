@@ -1,0 +1,87 @@
+"""What a person sees in the terminal: progress on stderr, tables on stdout."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+Progress = Callable[[str, int, int], None]
+
+
+@contextmanager
+def shown_progress() -> Iterator[Progress]:
+    """A callable progress(stage, done, total): bars in a terminal, one line per finished stage elsewhere."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield progress
+
+
+def _lines() -> Progress:
+    began: dict[str, float] = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        start = began.setdefault(stage, perf_counter())
+        if done >= total:
+            print(f"{stage}: {done}/{total}, {perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+
+    return progress
+
+
+def say(text: str) -> None:
+    """A remark that is not part of the output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(document: Any) -> None:
+    """A table as JSON; what is not applicable is null."""
+    print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns: the first to the left, numbers to the right, for terminals and pipes alike."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    for row in (head, ["-" * width for width in widths], *rows):
+        cells = [row[0].ljust(widths[0])] + [row[i].rjust(widths[i]) for i in range(1, len(head))]
+        print("  ".join(cells).rstrip())
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    """The rows of a CSV text as JSON-ready values: numbers as numbers, nothing as None."""
+    return [{name: _value(cell) for name, cell in row.items()} for row in csv.DictReader(io.StringIO(text))]
+
+
+def print_pairs(pairs: Mapping[str, Any]) -> None:
+    """Name and value, one pair a line."""
+    width = max((len(name) for name in pairs), default=0)
+    for name, value in pairs.items():
+        shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+        print(f"{name.ljust(width)}  {shown}")
+
+
+def _value(cell: str) -> Any:
+    if cell == "":
+        return None
+    try:
+        return int(cell)
+    except ValueError:
+        try:
+            return float(cell)
+        except ValueError:
+            return cell

@@ -1,0 +1,77 @@
+"""Output folders: written beside their place and moved there when they are complete."""
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nanoed.sim.physics.errors import InputError
+
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT,
+             errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.EIO, errno.ELOOP}
+
+
+@contextmanager
+def placed(out: Path, force: bool, entries: tuple[str, ...] = ()) -> Iterator[Path]:
+    """A fresh folder beside `out` that takes its place at the end; nothing is left of it after an error.
+
+    Where `out` holds anything it is refused without `force`, with which `entries` (or whatever was written)
+    are replaced, the last of them last, and other files stay. Raises InputError for a folder that is refused,
+    cannot be made or cannot be filled.
+    """
+    out = out.absolute()
+    with refusals(out):
+        if out.is_symlink() or (out.exists() and not out.is_dir()):
+            raise InputError("not a folder", file=out, field="--out", allowed="a folder, new or of a former run")
+        if not force and out.is_dir() and any(out.iterdir()):
+            raise InputError("the folder holds something else", file=out, field="--out",
+                             allowed="a new or empty folder, one of an equal run, or --force")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = out.with_name(f".{out.name}.partial-{os.getpid()}")
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+    try:
+        if out.exists() and not os.access(out, os.W_OK):
+            raise InputError("read-only", file=out, field="--out", allowed="a writable folder")
+        with refusals(out):
+            yield work
+            _move(work, out, entries or tuple(sorted(os.listdir(work))))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def refusals(out: Path) -> Iterator[None]:
+    """Turn what the system says of a full, read-only or missing disk into an InputError about `out`."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        code = error.errno if isinstance(error, OSError) else None
+        found = re.search(r"errno = (\d+)", str(error))  # HDF5 tells it in words
+        code = int(found[1]) if code is None and found else code
+        if code not in _REFUSALS:
+            raise
+        assert code is not None
+        raise InputError(f"cannot write: {os.strerror(code)}", file=out, field="--out",
+                         allowed="a writable folder with free space") from error
+
+
+def _move(work: Path, out: Path, entries: tuple[str, ...]) -> None:
+    if not out.exists() or not any(out.iterdir()):
+        os.replace(work, out)
+        return
+    _remove(out / entries[-1])
+    for name in entries:
+        _remove(out / name)
+        if (work / name).exists():
+            os.replace(work / name, out / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""The rows of `results.csv`: what was asked for, what came out, and how far that is from the truth."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nanoed.pipeline.io.cif_pets import PetsData
+from nanoed.pipeline.reduce.reduce import Reduction
+from nanoed.pipeline.refine.result import Refinement
+from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.spec import Flaws, Particle
+from nanoed.sim.truth import Truth
+from nanoed.studies.analysis import Analysis, Outcome
+from nanoed.studies.case import Case
+from nanoed.studies.compare import Comparison
+from nanoed.studies.measures import cell_err_pct, orientation_errors_deg, pull_rms, rms, u_rmsd_A2
+from nanoed.studies.tables import RESULT_COLUMNS
+
+
+def rows(
+    case: Case,
+    crystal: Crystal,
+    analysis: Analysis,
+    comparisons: dict[str, Comparison],
+    truth: Truth,
+    frames: pd.DataFrame | None,
+) -> list[dict[str, Any]]:
+    """One row per method, in the order of the case.
+
+    frames : zones of the reduced data with `frame`, or None where the reduction failed.
+    """
+    asked = asked_for(case, crystal, len(truth.frames))
+    found = reduction_columns(analysis.reduction, crystal)
+    return [
+        asked | found | outcome_columns(outcome, comparisons.get(outcome.method), crystal, truth, frames)
+        for outcome in analysis.outcomes
+    ]
+
+
+def asked_for(case: Case, crystal: Crystal, n_frames: int) -> dict[str, Any]:
+    """The columns that say how the data were made."""
+    experiment = case.experiment
+    instrument, protocol, particle = experiment.instrument, experiment.protocol, experiment.particle
+    return {
+        "case": case.name,
+        "digest": case.digest,
+        "structure": crystal.name,
+        "engine": experiment.engine,
+        "factors_sim": experiment.factors,
+        "flaws": active_flaws(experiment.flaws),
+        "protocol": protocol.kind,
+        "shape": particle.shape,
+        "equiv_diameter_nm": equivalent_diameter_nm(particle),
+        "beam_diameter_nm": instrument.beam_diameter_nm,
+        "flux_e_A2_s": instrument.flux_e_A2_s,
+        "fluence_e_A2": instrument.flux_e_A2_s * protocol.exposure_s * n_frames,
+        "seed": case.seed,
+        "n_frames": n_frames,
+    }
+
+
+def active_flaws(flaws: Flaws) -> str:
+    """Names the imperfections: `none`, `default` (all of them as published), else a list of what is on."""
+    values = flaws.model_dump()
+    if all(value == "off" for value in values.values()):
+        return "none"
+    if all(value == "default" for value in values.values()):
+        return "default"
+    active = {name: value for name, value in values.items() if value not in ("off", 0.0)}
+    return "+".join(name if value == "default" else f"{name}={value:g}" for name, value in active.items())
+
+
+def equivalent_diameter_nm(particle: Particle) -> float:
+    """Diameter of the sphere of equal volume, nm."""
+    d, length = particle.diameter_nm, particle.length_nm
+    if length is None:
+        return d
+    if particle.shape == "ellipsoid":
+        return (d * d * length) ** (1 / 3)
+    return (1.5 * d * d * length) ** (1 / 3)
+
+
+def reduction_columns(reduction: Reduction | None, crystal: Crystal) -> dict[str, Any]:
+    """Statistics of the reduced data, and the error of the cell found."""
+    if reduction is None:
+        return {}
+    found = {name: reduction.statistics[name] for name in RESULT_COLUMNS if name in reduction.statistics}
+    return found | {"cell_err_pct": cell_err_pct(reduction.cell, crystal.cell)}
+
+
+def outcome_columns(
+    outcome: Outcome,
+    comparison: Comparison | None,
+    crystal: Crystal,
+    truth: Truth,
+    frames: pd.DataFrame | None,
+) -> dict[str, Any]:
+    """Method, status, statistics of the refinement, and its distance from the truth."""
+    row: dict[str, Any] = {"method": outcome.method, "status": outcome.status, "message": outcome.message}
+    row["thickness_true_A"] = float(truth.summary["thickness_mean_A"])
+    if frames is not None:
+        refined = with_refined_tilts(frames, outcome.refinement)
+        row["orientation_err_deg"] = rms(orientation_errors_deg(refined, true_frames(refined, truth)))
+    if outcome.refinement is None:
+        return row
+    statistics = outcome.refinement.statistics
+    row |= {name: statistics[name] for name in RESULT_COLUMNS if name in statistics}
+    if comparison is not None:
+        row |= {
+            "av_dist_A": comparison.d_av_A,
+            "max_dist_A": comparison.d_max_A,
+            "u_rmsd_A2": u_rmsd_A2(comparison, crystal),
+            "pull_rms": pull_rms(comparison, crystal, outcome.refinement.su["xyz"]),
+        }
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
+
+
+def frame_orientations(pets: PetsData) -> pd.DataFrame:
+    """The frames of reduced data: frame (counted from 0), alpha, beta, omega (degrees)."""
+    return pets.zones.assign(frame=pets.zones["id"] - 1)[["frame", "alpha", "beta", "omega"]]
+
+
+def with_refined_tilts(frames: pd.DataFrame, refinement: Refinement | None) -> pd.DataFrame:
+    """The frames that were refined with the tilts they were given; all frames where there are no tilts."""
+    if refinement is None or "tilt_x_deg" not in refinement.frames:
+        return frames
+    tilts = refinement.frames[["frame", "tilt_x_deg", "tilt_y_deg"]]
+    return frames.merge(tilts, on="frame", how="inner")
+
+
+def true_frames(frames: pd.DataFrame, truth: Truth) -> pd.DataFrame:
+    """The rows of the truth that belong to `frames`, in that order."""
+    return truth.frames.iloc[np.asarray(frames["frame"], int)]
