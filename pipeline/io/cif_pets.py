@@ -1,0 +1,147 @@
+""".cif_pets: per-frame intensities with orientations, the format between PETS2 and dynamical refinement.
+
+Frame i: g_lab = R_z(omega) R_x(alpha) R_y(beta) UB h with active rotations, angles in degrees; omega already
+contains the azimuth of the tilt axis. The columns of UB are a*, b*, c* in 1/Å; the file's cell may differ
+from it. A zone axis u v w is the direct-lattice direction along lab +z, towards the electron source.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gemmi
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.geometry import frame_matrix
+
+ZONE_COLUMNS = ["id", "u", "v", "w", "semi_angle", "alpha", "beta", "omega", "scale"]
+REFLECTION_COLUMNS = ["h", "k", "l", "I", "sigma", "zone"]
+_CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+_ZONE_TAGS = ("id", "u", "v", "w", "precession_angle", "alpha", "beta", "omega", "scale")
+_REFLN_TAGS = ("index_h", "index_k", "index_l", "intensity_meas", "intensity_sigma", "zone_axis_id")
+_TEXT_TAG = "_diffrn_measurement_details"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PetsData:
+    """Contents of a .cif_pets file.
+
+    cell : a, b, c in Å, angles in degrees, as the file states it.  wavelength : Å.
+    ub : (3, 3) 1/Å, columns a*, b*, c*.
+    zones : id (int), u, v, w, semi_angle (degrees: precession or half rotation), alpha, beta, omega
+        (degrees), scale.
+    reflections : h, k, l, zone (int), I, sigma.
+    extra : lines "key: value" of the file's text block, in order.
+    """
+
+    cell: tuple[float, float, float, float, float, float]
+    wavelength: float
+    ub: NDArray[np.float64]
+    zones: pd.DataFrame
+    reflections: pd.DataFrame
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+def zone_axes(ub: NDArray[np.float64], zones: pd.DataFrame) -> NDArray[np.float64]:
+    """Direct-lattice directions along lab +z, largest component 1 in size; (n, 3).
+
+    u = UBᵀ R_iᵀ z, since a direct-lattice vector r = UB⁻ᵀ u.
+    """
+    angles = np.radians(zones[["alpha", "beta", "omega"]].to_numpy(float))
+    axes = np.array([ub.T @ frame_matrix(*row)[2] for row in angles]).reshape(-1, 3)
+    return axes / np.abs(axes).max(axis=1, keepdims=True, initial=1e-300)
+
+
+def read_cif_pets(path: str | os.PathLike[str]) -> PetsData:
+    """Read a file of any PETS2 build or of ours; raises InputError naming the item that is missing."""
+    try:
+        block = gemmi.cif.read(str(path))[0]
+    except (OSError, ValueError, RuntimeError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "empty"
+        raise InputError(f"cannot be read as CIF ({reason})", file=path) from error
+    cell = tuple(_number(block, f"_cell_{name}", path) for name in _CELL)
+    ub = [[_number(block, f"_diffrn_orient_matrix_UB_{i}{j}", path) for j in "123"] for i in "123"]
+    zones = _loop(block, "_diffrn_zone_axis_", _ZONE_TAGS, ZONE_COLUMNS, path)
+    reflections = _loop(block, "_refln_", _REFLN_TAGS, REFLECTION_COLUMNS, path)
+    unknown = set(reflections["zone"].unique()) - set(zones["id"])
+    if unknown:
+        raise InputError("reflections of a zone that is not listed", file=path, field="_refln_zone_axis_id",
+                         value=min(unknown), allowed="ids of _diffrn_zone_axis_id")  # fmt: skip
+    wavelength = _number(block, "_diffrn_radiation_wavelength", path)
+    return PetsData(cell, wavelength, np.array(ub), zones, reflections, _text_block(block))
+
+
+def write_cif_pets(path: str | os.PathLike[str], data: PetsData) -> None:
+    """Write the file whole or not at all; zone axes are computed from UB and the angles."""
+    lines = ["data_pets"]
+    names = [f"_cell_{name}" for name in _CELL]
+    lines += [f"{tag:<28s} {value:.5f}" for tag, value in zip(names, data.cell, strict=True)]
+    lines.append(f"{'_cell_volume':<28s} {gemmi.UnitCell(*data.cell).volume:.5f}")
+    lines.append(f"{'_diffrn_radiation_wavelength':<28s} {data.wavelength:.7f}")
+    for i, row in enumerate(data.ub, 1):
+        lines += [f"_diffrn_orient_matrix_UB_{i}{j} {value:11.8f}" for j, value in enumerate(row, 1)]
+    lines += ["_diffrn_pets_omega  0.00000", "", _TEXT_TAG, ";"]
+    lines += [f"{key}: {value}" for key, value in data.extra.items()] + [";", "", "loop_"]
+    lines += [f"_diffrn_zone_axis_{tag}" for tag in _ZONE_TAGS]
+    uvw = zone_axes(data.ub, data.zones)
+    columns = data.zones[["semi_angle", "alpha", "beta", "omega", "scale"]].to_numpy(float)
+    for number, axis, row in zip(data.zones["id"], uvw, columns, strict=True):
+        angles = " ".join(f"{x:10.5f}" for x in row)
+        lines.append(f"{number:5d} {axis[0]:9.6f} {axis[1]:9.6f} {axis[2]:9.6f} {angles}")
+    lines += ["", "loop_"] + [f"_refln_{tag}" for tag in _REFLN_TAGS]
+    hkl = data.reflections[["h", "k", "l", "zone"]].to_numpy(int)
+    values = data.reflections[["I", "sigma"]].to_numpy(float)
+    lines += [f"{h:4d}{k:4d}{m:4d} {i:14.4f} {s:12.4f} {z:5d}"
+              for (h, k, m, z), (i, s) in zip(hkl.tolist(), values.tolist(), strict=True)]  # fmt: skip
+    target = Path(path)
+    scratch = target.with_name(target.name + ".part")
+    scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    scratch.replace(target)
+
+
+def _number(block: gemmi.cif.Block, tag: str, path: str | os.PathLike[str]) -> float:
+    value = block.find_value(tag)
+    number = gemmi.cif.as_number(value) if value is not None else np.nan
+    if not np.isfinite(number):
+        raise InputError("missing or not a number", file=path, field=tag, value=value, allowed="a number")
+    return float(number)
+
+
+def _loop(
+    block: gemmi.cif.Block, prefix: str, tags: tuple[str, ...], names: list[str], path: str | os.PathLike[str]
+) -> pd.DataFrame:
+    """The loop as a table; `id`, `zone`, h, k, l become int, the rest float."""
+    if prefix == "_diffrn_zone_axis_" and not block.find_loop(prefix + "scale"):
+        tags, names = tags[:-1], names[:-1]
+    columns = {}
+    for tag, name in zip(tags, names, strict=True):
+        column = block.find_loop(prefix + tag)
+        if not column:
+            raise InputError("missing loop item", file=path, field=prefix + tag, allowed="a .cif_pets loop")
+        try:
+            values = np.array([gemmi.cif.as_number(x) for x in column])
+            whole = name in ("id", "zone", "h", "k", "l")
+            columns[name] = values.round().astype(np.int64) if whole else values
+        except ValueError as error:
+            raise InputError("not a number", file=path, field=prefix + tag, value=str(error)) from error
+        if not np.isfinite(values).all():
+            raise InputError("not a number", file=path, field=prefix + tag, allowed="finite numbers")
+    table = pd.DataFrame(columns)
+    if "scale" not in table and prefix == "_diffrn_zone_axis_":
+        table["scale"] = 1.0
+    return table
+
+
+def _text_block(block: gemmi.cif.Block) -> dict[str, str]:
+    """Lines "key: value" of whichever text item holds "dstarmax" (its tag moves between PETS2 builds)."""
+    texts = [gemmi.cif.as_string(item.pair[1]) for item in block if item.pair is not None]
+    for text in texts:
+        if "dstarmax" in text:
+            pairs = [line.rpartition(":") for line in text.splitlines() if ":" in line]
+            return {key.strip(): value.strip() for key, _, value in pairs}
+    return {}

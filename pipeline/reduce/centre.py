@@ -1,0 +1,47 @@
+"""Pattern centre of a frame: the direct beam, then Friedel pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
+
+Array = NDArray[np.float64]
+
+
+def direct_beam(frame: Array, sigma_px: float, radius_px: float) -> Array:
+    """(2,) x, y centroid of the brightest spot of the frame, counts within `radius_px` of its maximum.
+
+    Counts are clipped at a twentieth of the maximum, so that a counter losing electrons in the middle of the
+    beam does not matter.
+    """
+    smooth = gaussian_filter(frame, sigma_px)
+    row, column = np.unravel_index(int(np.argmax(smooth)), smooth.shape)
+    y, x = np.arange(frame.shape[0]) + 0.5, np.arange(frame.shape[1]) + 0.5
+    centre = np.array([column + 0.5, row + 0.5])
+    for _ in range(3):
+        near = (x[None, :] - centre[0]) ** 2 + (y[:, None] - centre[1]) ** 2 <= radius_px**2
+        weight = np.where(near, smooth, 0.0)
+        top = weight.max()
+        weight = np.clip(weight - 0.01 * top, 0.0, 0.04 * top)
+        total = weight.sum()
+        if total <= 0:
+            break
+        centre = np.array([weight.sum(axis=0) @ x, weight.sum(axis=1) @ y]) / total
+    return centre
+
+
+def friedel_centre(pixels: Array, start: Array, reach_px: float, min_pairs: int = 4) -> Array:
+    """(2,) centre from pairs of peaks g, -g: the median of their mid-points within `reach_px` of `start`.
+
+    pixels : (n, 2).  Keeps `start` where fewer than `min_pairs` pairs are found.
+    """
+    if len(pixels) < 2:
+        return start
+    tree = cKDTree(pixels)
+    distance, partner = tree.query(2 * start - pixels, distance_upper_bound=2 * reach_px)
+    found = np.isfinite(distance) & (partner > np.arange(len(pixels)))
+    if found.sum() < min_pairs:
+        return start
+    return np.median(0.5 * (pixels[found] + pixels[partner[found]]), axis=0)

@@ -1,0 +1,154 @@
+"""Intensities of predicted spots on one frame: background, optimal extraction with an average profile, overlaps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from nanoed.pipeline.reduce.background import local_background
+from nanoed.pipeline.reduce.profile import Profile
+from nanoed.pipeline.spec import IntegrationSpec
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Integrated:
+    """Spots of one frame: intensity, sigma (n,) in counts; background (n,) counts per pixel; good (n,): on the
+    detector, unsaturated and not overlapped; net (ny, nx): frame minus background minus all spots."""
+
+    intensity: Array
+    sigma: Array
+    background: Array
+    good: NDArray[np.bool_]
+    net: Array
+
+
+def integrate_frame(
+    frame: Array,
+    valid: NDArray[np.bool_],
+    centre: Array,
+    pixels: Array,
+    zone: NDArray[np.int64],
+    profile: Profile,
+    gain: float,
+    spec: IntegrationSpec,
+) -> Integrated:
+    """Fit background and intensities of all spots of a frame in turn until they settle.
+
+    frame : (ny, nx) counts.  valid : False on bad, saturated and direct-beam pixels.  pixels : (n, 2).
+    I = Σ w (D - B) / Σ w P with w = P / V, V = gain (B + I P) inside the aperture (Horne 1986): a plain sum
+    with aperture correction for strong spots, the profile fit for weak ones. D has the models of all other
+    spots taken off. sigma² = Σ w² V / (Σ w P)² + (Σ w / Σ w P)² gain B / n_B, the last term the background's.
+    Negative estimates stay.
+    """
+    x, y = np.ascontiguousarray(pixels[:, 0]), np.ascontiguousarray(pixels[:, 1])
+    aperture = spec.aperture_px or profile.core * spec.aperture_cores
+    usable = valid.copy()
+    mask_discs(usable, x, y, min(profile.reach, spec.mask_cores * profile.core))
+    intensity, sigma, level = np.zeros(len(x)), np.zeros(len(x)), np.zeros(len(x))
+    covered = np.zeros(len(x))
+    background = np.zeros_like(frame)
+    net = frame.copy()
+    for _ in range(spec.sweeps):
+        rest = net + background
+        background, n_background = local_background(rest, usable, centre, spec.background_window_px)
+        net = rest - background
+        extract(net, background, n_background, valid, x, y, zone, profile.shares, profile.step, aperture, gain,
+                intensity, sigma, level, covered)  # fmt: skip
+    good = (covered > spec.min_covered) & ~overlapped(pixels, spec.min_separation * profile.core)
+    return Integrated(intensity, sigma, level, good, net)
+
+
+def overlapped(pixels: Array, distance: float) -> NDArray[np.bool_]:
+    """(n,) True for spots with another one nearer than `distance` pixels."""
+    if len(pixels) < 2:
+        return np.zeros(len(pixels), bool)
+    nearest, _ = cKDTree(pixels).query(pixels, k=2)
+    return nearest[:, 1] < distance
+
+
+@nb.njit(cache=True, nogil=True)
+def mask_discs(usable: NDArray[np.bool_], x: Array, y: Array, radius: float) -> None:
+    """Set usable (ny, nx) to False within `radius` pixels of every (x, y)."""
+    ny, nx = usable.shape
+    for s in range(x.shape[0]):
+        for row in range(max(0, int(y[s] - radius)), min(ny, int(y[s] + radius) + 2)):
+            for column in range(max(0, int(x[s] - radius)), min(nx, int(x[s] + radius) + 2)):
+                if (column + 0.5 - x[s]) ** 2 + (row + 0.5 - y[s]) ** 2 <= radius * radius:
+                    usable[row, column] = False
+
+
+@nb.njit(cache=True, nogil=True)
+def _share(shares: Array, zone: int, r: float, step: float) -> float:
+    k = int(r / step)
+    if k + 1 >= shares.shape[1]:
+        return 0.0
+    f = r / step - k
+    return (1 - f) * shares[zone, k] + f * shares[zone, k + 1]
+
+
+@nb.njit(cache=True, nogil=True)
+def extract(
+    net: Array,
+    background: Array,
+    n_background: Array,
+    valid: NDArray[np.bool_],
+    x: Array,
+    y: Array,
+    zone: NDArray[np.int64],
+    shares: Array,
+    step: float,
+    aperture: float,
+    gain: float,
+    intensity: Array,
+    sigma: Array,
+    level: Array,
+    covered: Array,
+) -> None:
+    """One sweep over the spots: update intensity, sigma, background level and the part of P on valid pixels.
+
+    net : (ny, nx) frame minus background minus the models of all spots; changed in place with the intensities.
+    """
+    ny, nx = net.shape
+    reach = (shares.shape[1] - 1) * step
+    for s in range(x.shape[0]):
+        old = intensity[s]
+        positive = max(old, 0.0)
+        wd, wp, w1, ww, inside, b_sum, bn_sum, n = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0
+        for row in range(max(0, int(y[s] - aperture)), min(ny, int(y[s] + aperture) + 2)):
+            for column in range(max(0, int(x[s] - aperture)), min(nx, int(x[s] + aperture) + 2)):
+                r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s])
+                if r > aperture or not valid[row, column]:
+                    continue
+                p = _share(shares, zone[s], r, step)
+                b = background[row, column]
+                variance = gain * max(b + positive * p, 1.0 / n_background[row, column])
+                w = p / variance
+                wd += w * (net[row, column] + old * p)
+                wp += w * p
+                w1 += w
+                ww += w * w * variance
+                inside += p
+                b_sum += b
+                bn_sum += max(b, 1.0 / n_background[row, column]) / n_background[row, column]
+                n += 1
+        if n == 0 or wp <= 0.0:
+            covered[s] = 0.0
+            continue
+        new = wd / wp
+        sigma[s] = np.sqrt(ww / wp**2 + (w1 / wp) ** 2 * gain * bn_sum / n)
+        level[s] = b_sum / n
+        full = 0.0
+        for k in range(int(aperture / step) + 1):
+            full += shares[zone[s], min(k, shares.shape[1] - 1)] * (2 * np.pi * k * step * step if k > 0 else np.pi * step * step / 4)
+        covered[s] = inside / full
+        for row in range(max(0, int(y[s] - reach)), min(ny, int(y[s] + reach) + 2)):
+            for column in range(max(0, int(x[s] - reach)), min(nx, int(x[s] + reach) + 2)):
+                r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s])
+                net[row, column] -= (new - old) * _share(shares, zone[s], r, step)
+        intensity[s] = new

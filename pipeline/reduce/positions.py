@@ -1,0 +1,208 @@
+"""Joint least squares of lattice, per-frame centre and azimuth, and distortion on the positions of peaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from nanoed.pipeline.reduce.geometry import (
+    Geometry,
+    candidates,
+    cell_of,
+    predict,
+    reciprocal_basis,
+    to_pixels,
+)
+from nanoed.pipeline.reduce.peaks import Peaks
+from nanoed.pipeline.spec import PositionSpec
+
+Array = NDArray[np.float64]
+
+_FREE = {"-1": (0, 1, 2, 3, 4, 5), "2/m": (0, 1, 2, 4), "mmm": (0, 1, 2), "4/m": (0, 2), "4/mmm": (0, 2),
+         "-3": (0, 2), "-3m": (0, 2), "6/m": (0, 2), "6/mmm": (0, 2), "m-3": (0,), "m-3m": (0,)}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matched:
+    """Peaks with their reflection: frame (m,), hkl (m, 3), pixels (m, 2)."""
+
+    frame: NDArray[np.int64]
+    hkl: NDArray[np.int64]
+    pixels: Array
+
+
+def constrained_cell(laue: str, cell: tuple[float, ...] | Array) -> Array:
+    """(6,) cell with the metric of the Laue class: equal axes averaged, fixed angles set (b unique for 2/m)."""
+    a, b, c, alpha, beta, gamma = (float(x) for x in cell)
+    if laue == "-1":
+        return np.array([a, b, c, alpha, beta, gamma])
+    if laue == "2/m":
+        return np.array([a, b, c, 90.0, beta, 90.0])
+    if laue == "mmm":
+        return np.array([a, b, c, 90.0, 90.0, 90.0])
+    if laue.startswith("m-3"):
+        mean = (a + b + c) / 3
+        return np.array([mean, mean, mean, 90.0, 90.0, 90.0])
+    return np.array([(a + b) / 2, (a + b) / 2, c, 90.0, 90.0, 90.0 if laue.startswith("4") else 120.0])
+
+
+def ellipse_determined(laue: str) -> bool:
+    """An elliptic distortion deforms the lattice; only a metric with three right angles shows it (Brazda 2022)."""
+    return laue in ("mmm", "4/m", "4/mmm", "m-3", "m-3m", "-3", "-3m", "6/m", "6/mmm")
+
+
+def match(geometry: Geometry, peaks: Peaks, d_star_max: float, reach_px: float, tail: float) -> Matched:
+    """Give every peak the one predicted reflection within `reach_px`; peaks between two are left out."""
+    hkl_all = candidates(geometry.ub, d_star_max)
+    parts = []
+    for i in range(len(geometry)):
+        own = np.nonzero(peaks.frame == i)[0]
+        expected = predict(geometry, i, hkl_all, tail)
+        if len(own) == 0 or len(expected.hkl) < 2:
+            continue
+        distance, which = cKDTree(expected.pixels).query(peaks.pixels[own], k=2)
+        good = (distance[:, 0] < reach_px) & (distance[:, 1] > 2 * distance[:, 0])
+        parts.append((np.full(good.sum(), i), expected.hkl[which[good, 0]], peaks.pixels[own][good]))
+    if not parts:
+        return Matched(np.zeros(0, np.int64), np.zeros((0, 3), np.int64), np.zeros((0, 2)))
+    frame, hkl, pixels = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Matched(frame, hkl, pixels)
+
+
+def refine_positions(
+    geometry: Geometry, matched: Matched, laue: str, with_ellipse: bool, spec: PositionSpec
+) -> tuple[Geometry, float]:
+    """Geometry that fits the matched peaks, and the robust rms of the residuals per axis in pixels.
+
+    Parameters: rotation and free cell lengths and angles of UB, E, and per frame centre and omega (eliminated
+    by Schur's complement). Residuals: x, y, and S, which a precessed spot samples over ±|g| semi_angle.
+    The camera length stays fixed: it and the cell's scale cannot be told apart (C3.6).
+    """
+    cell = constrained_cell(laue, geometry.cell)
+    geometry = replace(geometry, ub=_nearest_rotation(geometry.ub, cell) @ reciprocal_basis(cell))
+    scatter = spec.first_scatter_px
+    for _ in range(spec.cycles):
+        residual, shared, local = _jacobian(geometry, matched, laue, with_ellipse)
+        weight = _weights(geometry, matched, residual, scatter)
+        step, local_step = _solve(geometry, matched, residual, shared, local, weight, spec)
+        geometry = _stepped(geometry, laue, with_ellipse, step, local_step)
+        residual = _residuals(geometry, matched)[:, :2]
+        scatter = max(1.4826 * float(np.median(np.abs(residual))), 0.01)
+        if np.abs(local_step[:, :2]).max(initial=0.0) < 1e-3 and np.abs(step).max() < 1e-6:
+            break
+    return geometry, scatter
+
+
+def _nearest_rotation(ub: Array, cell: Array) -> Array:
+    """(3, 3) rotation R that makes R B(cell) closest to ub."""
+    left, _, right = np.linalg.svd(ub @ np.linalg.inv(reciprocal_basis(cell)))
+    return left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
+
+
+def _residuals(geometry: Geometry, matched: Matched) -> Array:
+    """(m, 3) observed - calculated x, y in pixels, and 0 - S in 1/Å."""
+    g_lab = np.einsum("mij,mj->mi", geometry.rotations()[matched.frame], matched.hkl @ geometry.ub.T)
+    s = g_lab[:, 2] - 0.5 * geometry.wavelength * (g_lab**2).sum(axis=1)
+    return np.column_stack([matched.pixels - to_pixels(geometry, matched.frame, g_lab), -s])
+
+
+def _free(laue: str) -> tuple[int, ...]:
+    return _FREE.get(laue, _FREE["-1"])
+
+
+def _ub_derivatives(ub: Array, laue: str) -> Array:
+    """(k, 3, 3) dUB by three rotations (rad) and by each free cell parameter (Å or degrees)."""
+    cell = constrained_cell(laue, cell_of(ub))
+    rotation = _nearest_rotation(ub, cell)
+    turns = [np.cross(np.eye(3)[j], ub.T).T for j in range(3)]
+    for k in _free(laue):
+        step = 1e-5 * cell[k]
+        high, low = cell.copy(), cell.copy()
+        high[k], low[k] = high[k] + step, low[k] - step
+        change = reciprocal_basis(constrained_tied(laue, high)) - reciprocal_basis(constrained_tied(laue, low))
+        turns.append(rotation @ change / (2 * step))
+    return np.array(turns)
+
+
+def constrained_tied(laue: str, cell: Array) -> Array:
+    """Cell whose dependent lengths follow the first of each set of equal axes."""
+    tied = cell.copy()
+    if laue.startswith("m-3"):
+        tied[1] = tied[2] = tied[0]
+    elif laue not in ("-1", "2/m", "mmm"):
+        tied[1] = tied[0]
+    return constrained_cell(laue, tied)
+
+
+def _jacobian(geometry: Geometry, matched: Matched, laue: str, with_ellipse: bool) -> tuple[Array, Array, Array]:
+    """Residuals (m, 3) and derivatives of the calculated values by shared (m, 3, p) and frame (m, 3, 3) parameters."""
+    rotations = geometry.rotations()[matched.frame]
+    hkl = matched.hkl.astype(float)
+    g = np.einsum("mij,mj->mi", rotations, hkl @ geometry.ub.T)
+    moves = [np.einsum("mij,mj->mi", rotations, hkl @ d.T) for d in _ub_derivatives(geometry.ub, laue)]
+    turn = np.column_stack([-g[:, 1], g[:, 0], np.zeros(len(g))])
+
+    def seen(d: Array) -> Array:
+        w = (d[:, 0] + 1j * d[:, 1]) / geometry.a_per_px
+        w = w + geometry.ellipse * w.conj()
+        return np.column_stack([w.real, -w.imag, d[:, 2] - geometry.wavelength * (g * d).sum(axis=1)])
+
+    columns = [seen(d) for d in moves]
+    if with_ellipse:
+        w = (g[:, 0] - 1j * g[:, 1]) / geometry.a_per_px
+        zero = np.zeros(len(g))
+        columns += [np.column_stack([w.real, -w.imag, zero]), np.column_stack([-w.imag, -w.real, zero])]
+    unit_x, unit_y = np.tile([1.0, 0, 0], (len(g), 1)), np.tile([0, 1.0, 0], (len(g), 1))
+    local = np.stack([unit_x, unit_y, seen(turn)], axis=2)
+    return _residuals(geometry, matched), np.stack([seen(turn), *columns], axis=2), local
+
+
+def _weights(geometry: Geometry, matched: Matched, residual: Array, scatter: float) -> Array:
+    """(m, 3) 1/sigma² with Huber's factor on x, y; S has the spread of a precessed or swept reflection."""
+    g = np.linalg.norm(matched.hkl @ geometry.ub.T, axis=1)
+    spread = np.sqrt(0.5 * (g * geometry.semi_angle) ** 2 + (g * geometry.half_sweep) ** 2 / 3 + 0.005**2)
+    distance = np.hypot(residual[:, 0], residual[:, 1]) / scatter
+    huber = np.minimum(1.0, 2.5 / np.maximum(distance, 1e-9)) * (distance < 8)
+    return np.column_stack([huber / scatter**2, huber / scatter**2, (distance < 8) / spread**2])
+
+
+def _solve(
+    geometry: Geometry, matched: Matched, residual: Array, shared: Array, local: Array, weight: Array, spec: PositionSpec
+) -> tuple[Array, Array]:
+    """Gauss-Newton steps of the shared (p,) and the frame (n, 3) parameters.
+
+    The first shared parameter turns all frames together, so the prior holds only differences between frames.
+    """
+    n, p = len(geometry), shared.shape[2]
+    mean = float(np.mean(geometry.omega))
+    prior = np.array([1e-4, 1e-4, 1 / np.radians(spec.omega_scatter_deg) ** 2])
+    normal, right = np.zeros((p, p)), np.zeros(p)
+    blocks = []
+    for i in range(n):
+        own = matched.frame == i
+        s, f, w, r = shared[own].reshape(-1, p), local[own].reshape(-1, 3), weight[own].ravel(), residual[own].ravel()
+        a = (f.T * w) @ f + np.diag(prior)
+        b = (f.T * w) @ s
+        c = (f.T * w) @ r + prior * np.array([0, 0, mean - geometry.omega[i]])
+        inverse = np.linalg.inv(a)
+        normal += (s.T * w) @ s - b.T @ inverse @ b
+        right += (s.T * w) @ r - b.T @ inverse @ c
+        blocks.append((inverse, b, c))
+    scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
+    step = np.linalg.lstsq(normal / np.outer(scale, scale), right / scale, rcond=1e-12)[0] / scale
+    return step, np.array([inverse @ (c - b @ step) for inverse, b, c in blocks]).reshape(n, 3)
+
+
+def _stepped(geometry: Geometry, laue: str, with_ellipse: bool, step: Array, local: Array) -> Geometry:
+    free = _free(laue)
+    cell = constrained_cell(laue, geometry.cell)
+    rotation = Rotation.from_rotvec(step[1:4]).as_matrix() @ _nearest_rotation(geometry.ub, cell)
+    cell[list(free)] += step[4 : 4 + len(free)]
+    ub = rotation @ reciprocal_basis(constrained_tied(laue, cell))
+    ellipse = geometry.ellipse + (complex(step[-2], step[-1]) if with_ellipse else 0)
+    return replace(geometry, ub=ub, ellipse=ellipse, centres=geometry.centres + local[:, :2],
+                   omega=geometry.omega + step[0] + local[:, 2])  # fmt: skip

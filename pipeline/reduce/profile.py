@@ -1,0 +1,81 @@
+"""Average spot profile: electrons per pixel against the distance from the predicted position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """Share of a spot's electrons in a pixel whose centre lies r pixels from the spot.
+
+    shares : (zones, m) at r = 0, step, 2 step, ...; zero from `reach` on.  edges : (zones - 1,) |g| in 1/Å
+    that separate the zones.  core : radius in pixels that holds `core_share` of the electrons.
+    """
+
+    shares: Array
+    step: float
+    edges: Array
+    core: float
+
+    @property
+    def reach(self) -> float:
+        return (self.shares.shape[1] - 1) * self.step
+
+    def zone(self, g: Array) -> NDArray[np.int64]:
+        """(n,) zone of reflections with |g| (n,) 1/Å."""
+        return np.searchsorted(self.edges, g).astype(np.int64)
+
+
+def gaussian_profile(sigma_px: float, reach: float, edges: Array, step: float = 0.25) -> Profile:
+    """The profile before any is measured: a Gaussian of the peaks' width in every zone."""
+    r = np.arange(0, reach + step / 2, step)
+    share = np.exp(-0.5 * (r / sigma_px) ** 2)
+    return normalised(np.tile(share, (len(edges) + 1, 1)), step, edges)
+
+
+def normalised(shares: Array, step: float, edges: Array, core_share: float = 0.9) -> Profile:
+    """Profile whose sum over the pixels of a frame is 1 (the mean over positions within a pixel)."""
+    r = np.arange(shares.shape[1]) * step
+    ring = 2 * np.pi * r * step
+    ring[0] = np.pi * (step / 2) ** 2
+    shares = shares / (shares @ ring)[:, None]
+    grown = np.cumsum(shares.mean(axis=0) * ring)
+    core = float(np.interp(core_share, grown, r + step / 2))
+    return Profile(shares, step, edges, core)
+
+
+@nb.njit(cache=True, nogil=True)
+def stack(
+    net: Array,
+    valid: NDArray[np.bool_],
+    x: Array,
+    y: Array,
+    zone: NDArray[np.int64],
+    intensity: Array,
+    step: float,
+    total: Array,
+    weight: Array,
+) -> None:
+    """Add spots to total, weight (zones, m): sums of I net and of I² in bins of r, so that total/weight is the share.
+
+    net : (ny, nx) frame minus background and all other spots' models.  x, y, zone, intensity : (n,) the spots.
+    """
+    ny, nx = net.shape
+    m = total.shape[1]
+    reach = (m - 0.5) * step
+    for s in range(x.shape[0]):
+        z, amplitude = zone[s], intensity[s]
+        for row in range(max(0, int(y[s] - reach)), min(ny, int(y[s] + reach) + 2)):
+            for column in range(max(0, int(x[s] - reach)), min(nx, int(x[s] + reach) + 2)):
+                r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s]) / step
+                k = int(r + 0.5)
+                if k < m and valid[row, column]:
+                    total[z, k] += net[row, column] / amplitude
+                    weight[z, k] += 1.0

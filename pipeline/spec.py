@@ -1,0 +1,188 @@
+"""The pipeline's choices: every threshold of the data reduction is a documented field with its source.
+
+Tags of the sources: C1-C7 are the sections of the physics notes, "data" means estimated from the frames
+themselves when the field is None.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import gemmi
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+
+Laue = Literal["-1", "2/m", "mmm", "4/m", "4/mmm", "-3", "-3m", "6/m", "6/mmm", "m-3", "m-3m"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NoiseSpec(_Part):
+    """Noise model sigma²(counts) = gain * counts + offset per pixel (C3.1)."""
+
+    gain: PositiveFloat | None = None
+    """Counts per electron times the cluster excess, var/mean; None: from the frames."""
+    block_px: PositiveInt = 8
+    """Block in which counts are summed before var/mean (point spread correlates pixels; C3.1)."""
+
+
+class PeakSpec(_Part):
+    """Peak search (C3.2)."""
+
+    i_over_sigma: PositiveFloat = 10.0
+    """Smallest matched-filter significance of a peak (C2, peak search)."""
+    spot_sigma_px: PositiveFloat | None = None
+    """Gaussian width of the matched filter; None: from the frames."""
+    background_window_px: PositiveInt = 31
+    """Side of the box of the local background, 3-5 reflection sizes (C3.2)."""
+    mask_sigma: PositiveFloat = 4.0
+    """Pixels this far above the background are kept out of it."""
+    d_star_min: PositiveFloat = 0.05
+    """Peaks closer to the direct beam are ignored, 1/Å (C2)."""
+
+
+class AxisSpec(_Part):
+    """Search for the azimuth of the tilt axis (C3.4)."""
+
+    search_deg: Annotated[float, Field(gt=0, le=180)] = 5.0
+    """Half-width of the search about the nominal azimuth; 180 = full search with both rotation senses."""
+    n_peaks: PositiveInt = 1000
+    """Lowest-angle peaks used (C3.4: at most 2000)."""
+    d_star_max: PositiveFloat = 0.7
+    """Longest difference vector used, 1/Å."""
+
+
+class IndexingSpec(_Part):
+    """Lattice from the approximate cell and the stage angles."""
+
+    grid_deg: PositiveFloat = 1.2
+    """Largest step of the search over directions of each direct-lattice vector."""
+    phase_step: Annotated[float, Field(gt=0, lt=0.5)] = 0.12
+    """Largest change of t·x between neighbouring directions, which makes the step finer for long axes."""
+    n_peaks: PositiveInt = 1200
+    """Lowest-angle peaks used to find the lattice."""
+    d_star_max: PositiveFloat = 0.8
+    """Peaks beyond it wait for the refinement, 1/Å."""
+    tolerance: Annotated[float, Field(gt=0, lt=0.5)] = 0.3
+    """A peak is indexed when it lies this near a node, in units of 1/longest axis (C2: 0.3)."""
+    length_tol: PositiveFloat = 0.03
+    """Relative deviation of a found axis from the given one (C2: 3 %)."""
+    angle_tol_deg: PositiveFloat = 3.0
+    """Deviation of a found angle from the given one before refinement."""
+    min_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Smallest fraction of indexed peaks that counts as an indexed data set."""
+
+
+class PositionSpec(_Part):
+    """Refinement of lattice, centres, axis and distortion on peak positions (C3.6, C4)."""
+
+    cycles: PositiveInt = 12
+    """Most Gauss-Newton cycles for one set of matched peaks."""
+    reach_px: tuple[PositiveFloat, ...] = (5.0, 3.0, 3.0, 3.0)
+    """Largest distance of a peak from its prediction in successive rounds of matching."""
+    d_star_max: tuple[PositiveFloat, ...] = (0.8, 1.2, 1.4, 1.4)
+    """Resolution of these rounds, 1/Å."""
+    first_scatter_px: PositiveFloat = 1.0
+    """Scatter assumed before it is known from the residuals."""
+    omega_scatter_deg: PositiveFloat = 0.3
+    """Prior spread of the azimuth from frame to frame (H7: 0.2)."""
+    min_peaks: PositiveInt = 4
+    """Frames with fewer matched peaks are reported as blank."""
+
+
+class OrientationSpec(_Part):
+    """Per-frame orientation from simulated against observed intensities (C5)."""
+
+    refine: bool = True
+    power: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Intensities are compared after this power (C2, frame geometry)."""
+    search_deg: PositiveFloat = 0.6
+    """Half-width of the grid search that starts the refinement (C5: bounded by 1°)."""
+    cycles: PositiveInt = 30
+    """Most Gauss-Newton cycles of the joint refinement of all frames."""
+    equivalent_spread: PositiveFloat = 0.5
+    """Expected rms difference of ln I between equivalents, dynamical scattering included; ties them softly."""
+
+
+class IntegrationSpec(_Part):
+    """Per-frame spot intensities (C6)."""
+
+    aperture_px: PositiveFloat | None = None
+    """Radius of the integration aperture; None: `aperture_cores` times the profile's core."""
+    aperture_cores: PositiveFloat = 1.6
+    """Aperture in units of the radius that holds 90 % of the average profile."""
+    mask_cores: PositiveFloat = 2.5
+    """Pixels this near to a predicted spot, in the same unit, are kept out of the background."""
+    profile_reach_px: PositiveFloat = 12.0
+    """Radius to which the average profile is measured."""
+    profile_zones: PositiveInt = 3
+    """Zones of equal width in |g| with a profile of their own."""
+    profile_i_over_sigma: PositiveFloat = 50.0
+    """Spots that contribute to the average profile."""
+    background_window_px: PositiveInt = 31
+    """Side of the box in which the radial background is scaled to its surroundings."""
+    sweeps: PositiveInt = 3
+    """Rounds of background and intensities per frame."""
+    min_separation: PositiveFloat = 1.5
+    """Reflections nearer to a neighbour than this many cores are flagged as overlapped."""
+    min_covered: Annotated[float, Field(gt=0, le=1)] = 0.98
+    """Smallest part of the profile on valid pixels."""
+    tail: PositiveFloat = 0.008
+    """Reflections are predicted within |S| < g * semi-angle + tail, 1/Å (85 % of a 12 nm particle's profile)."""
+
+
+class MergeSpec(_Part):
+    """Scaling and merging (C7)."""
+
+    outlier_mad: PositiveFloat = 4.0
+    """Robust rejection: |I - median| above this many 1.48 MAD in groups of four and more."""
+    scale_frames: bool = True
+    min_profile: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """A profile-fitted measurement needs this fraction of a full rocking curve's information on good frames."""
+
+
+class ReduceSpec(_Part):
+    """From frames to intensities.
+
+    cell : approximate a, b, c (Å), alpha, beta, gamma (degrees), right to about 1 %.
+    laue : Laue class in which equivalents merge and whose metric is imposed; None: from `spacegroup`.
+    spacegroup : H-M symbol; used for systematic absences in the merged list and for the .ins file.
+    composition : formula such as "TiO2"; used for the scattering factors of the .ins file alone.
+    d_star_max : resolution limit, 1/Å (C2: 1.4).
+    coverage_s_max : sin(theta)/lambda of the quoted coverage, 1/Å.
+    """
+
+    cell: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
+    laue: Laue | None = None
+    spacegroup: str | None = None
+    composition: str = ""
+    d_star_max: PositiveFloat = 1.4
+    coverage_s_max: PositiveFloat = 0.7
+    seed: Annotated[int, Field(ge=0)] = 0
+    distortion: Literal["none", "elliptic"] = "elliptic"
+    noise: NoiseSpec = NoiseSpec()
+    peaks: PeakSpec = PeakSpec()
+    axis: AxisSpec = AxisSpec()
+    indexing: IndexingSpec = IndexingSpec()
+    positions: PositionSpec = PositionSpec()
+    orientation: OrientationSpec = OrientationSpec()
+    integration: IntegrationSpec = IntegrationSpec()
+    merging: MergeSpec = MergeSpec()
+
+    @field_validator("spacegroup")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and gemmi.find_spacegroup_by_name(value) is None:
+            raise ValueError("not a space group that gemmi knows")
+        return value
+
+    @property
+    def laue_class(self) -> str:
+        """The Laue class given, or that of the space group; "-1" without either."""
+        if self.laue is not None:
+            return self.laue
+        if self.spacegroup is None:
+            return "-1"
+        return str(gemmi.find_spacegroup_by_name(self.spacegroup).laue_str())
+
