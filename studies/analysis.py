@@ -71,8 +71,17 @@ def analyse(
     outcomes = []
     for method in methods:
         began = perf_counter()
-        outcomes.append(outcome(method, out_dir / "reduced", model, refine_spec,
-                                out_dir / "refined" / method, workers, progress))
+        outcomes.append(
+            outcome(
+                method,
+                out_dir / "reduced",
+                model,
+                refine_spec,
+                out_dir / "refined" / method,
+                workers,
+                progress,
+            )
+        )
         seconds[f"refine {method}"] = perf_counter() - began
     return Analysis(reduction, tuple(outcomes), seconds)
 

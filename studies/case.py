@@ -108,8 +108,12 @@ class Case(BaseModel):
         table = pd.read_csv(HERE / "cases" / "published.csv", comment="#", dtype=str, keep_default_na=False)
         rows = table[table["dataset"] == self.published]
         if rows.empty:
-            raise InputError("unknown published data set", field="published", value=self.published,
-                             allowed=nearest(self.published, table["dataset"]))
+            raise InputError(
+                "unknown published data set",
+                field="published",
+                value=self.published,
+                allowed=nearest(self.published, table["dataset"]),
+            )
         return {str(key): str(value) for key, value in rows.iloc[0].items()}
 
 
@@ -168,8 +172,12 @@ def canonical_json(document: Any) -> str:
 def sources_hash() -> str:
     """SHA-256 over the package's own files, by relative path and content."""
     root, digest = HERE.parent, hashlib.sha256()
-    files = (Path(folder) / name for part in ("sim", "pipeline", "studies")
-             for folder, _, names in os.walk(root / part, followlinks=True) for name in names)
+    files = (
+        Path(folder) / name
+        for part in ("sim", "pipeline", "studies")
+        for folder, _, names in os.walk(root / part, followlinks=True)
+        for name in names
+    )
     for path in sorted(files):
         if "__pycache__" not in path.parts:
             digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
@@ -196,6 +204,11 @@ def _document(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if base is None:
         return document
     if not isinstance(base, str) or base not in shipped_cases() or base in seen:
-        raise InputError("cannot extend this", file=path, field="extends", value=base,
-                         allowed=nearest(str(base), shipped_cases()))
+        raise InputError(
+            "cannot extend this",
+            file=path,
+            field="extends",
+            value=base,
+            allowed=nearest(str(base), shipped_cases()),
+        )
     return merged(_document(base, (*seen, base)), document)

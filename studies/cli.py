@@ -1,7 +1,7 @@
 """The command line. Heavy imports happen inside the commands, so that help is instant.
 
-Exit status: 0; 1 = it ran, and a method or a regression failed; 2 = bad input, one line saying what and where;
-3 = internal error, one line and the path of the saved traceback; 130 = interrupted.
+Exit status: 0; 1 = it ran, and a method or a regression failed; 2 = bad input, one line saying what and
+where; 3 = internal error, one line and the path of the saved traceback; 130 = interrupted.
 """
 
 import os
@@ -43,15 +43,21 @@ class MethodName(StrEnum):
     dynamical = "dynamical"
 
 
-CaseName = Annotated[str, typer.Argument(metavar="CASE", help="Shipped name (see `nanoed list`) or path of a .toml file.")]
+CaseName = Annotated[
+    str, typer.Argument(metavar="CASE", help="Shipped name (see `nanoed list`) or path of a .toml file.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="a.b=VALUE", help="Override a field; repeatable, the last one wins."),
 ]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings as in a case, TOML.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")]
-OptionalOut = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder to write [default: ./NAME-digest8].")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processor cores to use [default: all].")]
+OptionalOut = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Folder to write [default: ./NAME-digest8].")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processor cores to use [default: all].")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier command left in the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -96,7 +102,9 @@ def _failed(error: Exception) -> int:
 
 
 @app.callback(invoke_without_command=True)
-def _program(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _program(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
     if version:
         import nanoed
 
@@ -117,7 +125,7 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         print_json({"cases": cases, "structures": shipped_structures()})
         return
-    print_table(("case", ""), [(name, title) for name, title in cases.items()])
+    print_table(("case", ""), list(cases.items()))
     print()
     print_table(("structure",), [(name,) for name in shipped_structures()])
 
@@ -187,7 +195,9 @@ def simulate(
 def reduce(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with frames.h5.")],
     out: Out,
-    cell: Annotated[str | None, typer.Option(metavar="a,b,c,al,be,ga", help="Approximate cell, Å and degrees.")] = None,
+    cell: Annotated[
+        str | None, typer.Option(metavar="a,b,c,al,be,ga", help="Approximate cell, Å and degrees.")
+    ] = None,
     config: Config = None,
     overrides: Overrides = None,
     workers: Workers = None,
@@ -212,7 +222,9 @@ def reduce(
 
 @app.command()
 def refine(
-    reduced: Annotated[Path, typer.Argument(metavar="REDUCED", help="Folder of reduced data, a .cif_pets or a .hkl file.")],
+    reduced: Annotated[
+        Path, typer.Argument(metavar="REDUCED", help="Folder of reduced data, a .cif_pets or a .hkl file.")
+    ],
     model: Annotated[Path, typer.Option("--model", metavar="CIF", help="Start model.")],
     out: Out,
     method: Annotated[MethodName, typer.Option(help="How to refine.")] = MethodName.dynamical,
@@ -270,10 +282,16 @@ def compare(
 
 @app.command()
 def regress(
-    baseline: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the reference tables.")] = Path("reports/baseline"),
+    baseline: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the reference tables.")] = Path(
+        "reports/baseline"
+    ),
     quick: Annotated[bool, typer.Option("--quick", help="The small case alone.")] = False,
-    update: Annotated[bool, typer.Option("--update", help="Make today's numbers the reference; needs --reason.")] = False,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Physical reason why the reference moves.")] = "",
+    update: Annotated[
+        bool, typer.Option("--update", help="Make today's numbers the reference; needs --reason.")
+    ] = False,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Physical reason why the reference moves.")
+    ] = "",
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -310,8 +328,12 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
 
 @app.command()
 def bench(
-    case: Annotated[str, typer.Option(metavar="CASE", help="Case whose stages are timed.")] = "brookite-cnrs-01",
-    stages: Annotated[bool, typer.Option("--stages/--kernels", help="Time the stages of a whole run as well.")] = True,
+    case: Annotated[
+        str, typer.Option(metavar="CASE", help="Case whose stages are timed.")
+    ] = "brookite-cnrs-01",
+    stages: Annotated[
+        bool, typer.Option("--stages/--kernels", help="Time the stages of a whole run as well.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Time the kernels and stages against their floors.
@@ -337,7 +359,11 @@ def _case(name: str, overrides: list[str] | None) -> "Case":
 
 
 def _workers(asked: int | None) -> int:
-    return asked or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else asked or os.cpu_count() or 1
+    return (
+        asked or len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else asked or os.cpu_count() or 1
+    )
 
 
 def _print_run(done: "Run", case: "Case", as_json: bool) -> None:

@@ -10,8 +10,21 @@ from pathlib import Path
 
 from nanoed.sim.physics.errors import InputError
 
-_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT,
-             errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.EIO, errno.ELOOP}
+_REFUSALS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.EIO,
+    errno.ELOOP,
+}
 
 
 @contextmanager
@@ -25,10 +38,16 @@ def placed(out: Path, force: bool, entries: tuple[str, ...] = ()) -> Iterator[Pa
     out = out.absolute()
     with refusals(out):
         if out.is_symlink() or (out.exists() and not out.is_dir()):
-            raise InputError("not a folder", file=out, field="--out", allowed="a folder, new or of a former run")
+            raise InputError(
+                "not a folder", file=out, field="--out", allowed="a folder, new or of a former run"
+            )
         if not force and out.is_dir() and any(out.iterdir()):
-            raise InputError("the folder holds something else", file=out, field="--out",
-                             allowed="a new or empty folder, one of an equal run, or --force")
+            raise InputError(
+                "the folder holds something else",
+                file=out,
+                field="--out",
+                allowed="a new or empty folder, one of an equal run, or --force",
+            )
         out.parent.mkdir(parents=True, exist_ok=True)
         work = out.with_name(f".{out.name}.partial-{os.getpid()}")
         shutil.rmtree(work, ignore_errors=True)
@@ -55,8 +74,12 @@ def refusals(out: Path) -> Iterator[None]:
         if code not in _REFUSALS:
             raise
         assert code is not None
-        raise InputError(f"cannot write: {os.strerror(code)}", file=out, field="--out",
-                         allowed="a writable folder with free space") from error
+        raise InputError(
+            f"cannot write: {os.strerror(code)}",
+            file=out,
+            field="--out",
+            allowed="a writable folder with free space",
+        ) from error
 
 
 def _move(work: Path, out: Path, entries: tuple[str, ...]) -> None:

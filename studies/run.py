@@ -33,7 +33,11 @@ from nanoed.studies.rows import frame_orientations, rows
 from nanoed.studies.tables import read_results, write_results
 
 Keep = Literal["results", "reduced", "frames"]
-KEPT: Mapping[Keep, tuple[str, ...]] = {"results": (), "reduced": ("reduced",), "frames": ("reduced", "data", "truth")}
+KEPT: Mapping[Keep, tuple[str, ...]] = {
+    "results": (),
+    "reduced": ("reduced",),
+    "frames": ("reduced", "data", "truth"),
+}
 RESULTS = ("start.cif", "refined", "figures", "report.html", "timings.csv", "results.csv")
 ENTRIES = ("data", "truth", "reduced", *RESULTS, "run.json")  # run.json last: it says that the rest is there
 
@@ -93,7 +97,7 @@ def is_done(out: Path, key: str, keep: Keep) -> bool:
 
 
 def given(crystal: Crystal, start: Start, seed: int) -> Given:
-    """The approximate cell and the start model that an experimenter would have; the same for the same seed."""
+    """The approximate cell and the start model that an experimenter would have; same seed, same answer."""
     cell = approximate_cell(crystal, start.cell_error_pct, stream(seed, "approximate cell"))
     model = displaced(crystal, start.displacement_A, stream(seed, "start model"))
     uniform = np.full(len(crystal.labels), start.u_iso_A2)
@@ -113,7 +117,7 @@ def approximate_cell(crystal: Crystal, error_pct: float, rng: np.random.Generato
 
 
 def displaced(crystal: Crystal, distance_A: float, rng: np.random.Generator) -> Crystal:
-    """Every atom moved by `distance_A` in a random direction that its site allows; shared sites stay shared."""
+    """Every atom moved by `distance_A` in a random direction that its site allows."""
     xyz, moves = crystal.xyz.copy(), {}
     to_frac = np.linalg.inv(crystal.frac_to_cart)
     for i, position in enumerate(crystal.xyz):

@@ -105,7 +105,9 @@ def _first_mistake(model: type[BaseModel], error: ValidationError, file: Path | 
         return InputError(what, file=file, field=field, value=value)
     same = [m for m in mistakes if _place(model, m["loc"])[0] == place]
     allowed = " or ".join(dict.fromkeys(m["msg"].removeprefix("Input should be ") for m in same))
-    return InputError("value not allowed", file=file, field=field, value=mistakes[0]["input"], allowed=allowed)
+    return InputError(
+        "value not allowed", file=file, field=field, value=mistakes[0]["input"], allowed=allowed
+    )
 
 
 def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None]:

@@ -16,7 +16,9 @@ REPO = Path(__file__).resolve().parents[2]
 def wheel(tmp_path_factory):
     """The wheel built from a copy of the sources (symbolic links kept), without any network."""
     copy = tmp_path_factory.mktemp("wheel") / "src"
-    skip = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "__pycache__", "reports", ".*_cache")
+    skip = shutil.ignore_patterns(
+        ".git", ".venv", "build", "*.egg-info", "__pycache__", "reports", ".*_cache"
+    )
     shutil.copytree(REPO, copy, symlinks=True, ignore=skip)
     code = "import setuptools.build_meta as b; print(b.build_wheel('.'))"
     out = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, check=True)
@@ -44,8 +46,12 @@ def test_wheel_has_one_top_level_package(wheel):
 
 def test_wheel_carries_cases_structures_and_marker(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    for wanted in ("nanoed/py.typed", "nanoed/studies/cases/brookite-cnrs-01.toml",
-                   "nanoed/studies/structures/brookite.cif", "nanoed/sim/physics/__init__.py"):
+    for wanted in (
+        "nanoed/py.typed",
+        "nanoed/studies/cases/brookite-cnrs-01.toml",
+        "nanoed/studies/structures/brookite.cif",
+        "nanoed/sim/physics/__init__.py",
+    ):
         assert wanted in names
 
 
@@ -74,11 +80,23 @@ def test_planted_violation_is_detected(tmp_path, file, line):
     assert "BROKEN" in result.stdout, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("line", ["import sim", "from pipeline import spec", "import studies.case",
-                                  "from .physics import crystal"])
+@pytest.mark.parametrize(
+    "line", ["import sim", "from pipeline import spec", "import studies.case", "from .physics import crystal"]
+)
 def test_bare_and_relative_imports_are_banned(line):
-    command = [sys.executable, "-m", "ruff", "check", "--select", "TID", "--config",
-               str(REPO / "pyproject.toml"), "--stdin-filename", "sim/x.py", "-"]
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--select",
+        "TID",
+        "--config",
+        str(REPO / "pyproject.toml"),
+        "--stdin-filename",
+        "sim/x.py",
+        "-",
+    ]
     result = subprocess.run(command, input=line + "\n", cwd=REPO, capture_output=True, text=True)
     assert result.returncode == 1
     assert "TID25" in result.stdout
