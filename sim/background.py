@@ -7,6 +7,7 @@ the transforms of the single-event distributions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +74,7 @@ def carbon_elastic(g: Array, voltage_kv: float) -> Array:
     return atoms_per_A3 * (relativistic_gamma(voltage_kv) * f * wavelength_A(voltage_kv)) ** 2 * structure
 
 
-def _radial_integral(density, limit: float) -> float:
+def _radial_integral(density: Callable[[Array], Array], limit: float) -> float:
     g = np.linspace(0, limit, 6001)
     return float(np.trapezoid(2 * np.pi * g * density(g), g))
 

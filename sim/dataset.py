@@ -132,17 +132,21 @@ def open_dataset(folder: str | os.PathLike[str]) -> DataSet:
 def _check_contained(file: h5py.File, path: Path) -> None:
     """Refuse links to other files and pixels stored anywhere but in ordinary chunks of this file."""
 
-    def check(name: str, link: Any) -> None:
-        if isinstance(link, h5py.ExternalLink):
-            raise InputError(
-                "links to other files are refused",
-                file=path,
-                field=name,
-                value=link.filename,
-                allowed="data inside the file",
-            )
+    outside: list[tuple[str, str]] = []
 
-    file.visititems_links(check)
+    def note(name: str, link: Any) -> None:
+        if isinstance(link, h5py.ExternalLink):
+            outside.append((name, link.filename))
+
+    file.visititems_links(note)
+    for name, target in outside:
+        raise InputError(
+            "links to other files are refused",
+            file=path,
+            field=name,
+            value=target,
+            allowed="data in the file",
+        )
     pixels = file["entry/data/data"]
     if not isinstance(pixels, h5py.Dataset) or pixels.is_virtual or pixels.external:
         raise InputError(
@@ -249,7 +253,7 @@ def write_dataset(
 
 
 def _write_chunk(data: h5py.Dataset, i: int, frame: NDArray[Any]) -> None:
-    """One frame through the shuffle and deflate filters; done here because zlib, unlike HDF5, drops the GIL."""
+    """One frame through the shuffle and deflate filters; here because zlib, unlike HDF5, drops the GIL."""
     raw = np.ascontiguousarray(frame).view(np.uint8).reshape(-1, frame.dtype.itemsize).T.tobytes()
     data.id.write_direct_chunk((i, 0, 0), zlib.compress(raw, 4))
 

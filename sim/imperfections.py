@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nanoed.sim.streams import stream
 
 if TYPE_CHECKING:
+    from nanoed.sim.dataset import Nominal
     from nanoed.sim.spec import Flaws
 
 Array = NDArray[np.float64]
@@ -97,37 +98,29 @@ class FrameGeometry:
     elliptic: complex
 
 
-def true_geometry(
-    seed: int,
-    size: dict[str, float],
-    alpha_nominal: Array,
-    axis_azimuth: float,
-    semi_angle: float,
-    a_per_px: float,
-    centre_px: tuple[float, float],
-) -> FrameGeometry:
+def true_geometry(seed: int, size: dict[str, float], nominal: Nominal, axis_azimuth: float) -> FrameGeometry:
     """Geometry of the frames as they were really taken: nominal values plus the flaws of `size`.
 
-    alpha_nominal : (n,) rad.  axis_azimuth, semi_angle : rad.  a_per_px : 1/Å.  centre_px : nominal x, y.
-    Drifts are functions of the tilt angle and jitters have a stream per frame, so a frame's geometry does not
-    depend on the other frames.
+    axis_azimuth : the true one, rad. Drifts are functions of the tilt angle and jitters have a stream per
+    frame, so a frame's geometry does not depend on the other frames.
     """
-    n = len(alpha_nominal)
+    n, alpha = nominal.n_frames, np.radians(nominal.alpha_deg)
     jitter = np.array([stream(seed, "alpha_jitter", i).standard_normal() for i in range(n)])
-    wander = np.array([stream(seed, "centre_jitter", i).standard_normal(2) for i in range(n)]).reshape(n, 2)
-    drift = {k: smooth_drift(stream(seed, "drift", k), alpha_nominal) for k in ("alpha", "beta", "omega")}
+    wander = np.array([stream(seed, "centre_jitter", i).standard_normal(2) for i in range(n)])
+    drift = {name: smooth_drift(stream(seed, "drift", name), alpha) for name in ("alpha", "beta", "omega")}
     fixed = stream(seed, "alignment")
     offset_azimuth, elliptic_azimuth = fixed.uniform(0, 2 * np.pi, 2)
     camera, precession = fixed.uniform(-1, 1, 2)
     offset = size["centre_offset_px"] * np.array([np.cos(offset_azimuth), np.sin(offset_azimuth)])
     return FrameGeometry(
-        alpha=alpha_nominal
+        alpha=alpha
         + np.radians(size["alpha_jitter_deg"] * jitter + size["alpha_drift_deg"] * drift["alpha"]),
         beta=np.radians(size["beta_drift_deg"] * drift["beta"]),
         omega=axis_azimuth + np.radians(size["omega_drift_deg"] * drift["omega"]),
-        centre_px=np.asarray(centre_px) + offset + size["centre_jitter_px"] * wander,
-        a_per_px=a_per_px * (1 + 0.01 * size["camera_length_error_pct"] * camera),
-        semi_angle=semi_angle * (1 + 0.01 * size["precession_angle_error_pct"] * precession),
+        centre_px=np.array(nominal.centre_px) + offset + size["centre_jitter_px"] * wander,
+        a_per_px=nominal.a_per_px * (1 + 0.01 * size["camera_length_error_pct"] * camera),
+        semi_angle=np.radians(nominal.semi_angle_deg)
+        * (1 + 0.01 * size["precession_angle_error_pct"] * precession),
         elliptic=0.01 * size["elliptic_pct"] * np.exp(1j * elliptic_azimuth),
     )
 
@@ -160,20 +153,3 @@ def distorted(g_xy: Array, elliptic: complex) -> Array:
     w = g_xy[:, 0] + 1j * g_xy[:, 1]
     w = w + elliptic * w.conj()
     return np.column_stack([w.real, w.imag])
-
-
-def mosaic_tilts(n: int, rms: float, disc: float) -> Array:
-    """Small rotation vectors of mosaic blocks and of directions in the convergent beam, (n, 3) rad.
-
-    rms : rad per axis, Gaussian.  disc : convergence semi-angle, rad, uniform over the disc (x and y only).
-    A Kronecker sequence of five irrationals, so that any run of members covers the distribution evenly.
-    """
-    from scipy.special import ndtri
-
-    root = 1.1673039782614187  # x**6 = x + 1: the R_5 sequence of Roberts
-    u = (0.5 + np.outer(np.arange(1, n + 1), root ** -np.arange(1.0, 6.0))) % 1.0
-    tilts = rms * ndtri(u[:, :3])
-    radius, angle = disc * np.sqrt(u[:, 3]), 2 * np.pi * u[:, 4]
-    tilts[:, 0] += radius * np.cos(angle)
-    tilts[:, 1] += radius * np.sin(angle)
-    return tilts

@@ -22,9 +22,9 @@ def nominal_alpha_deg(protocol: Protocol) -> Array:
     span, step = protocol.tilt_max_deg - protocol.tilt_min_deg, protocol.tilt_step_deg
     if protocol.kind == "precession":
         count = int(np.floor(span / step + 1e-9)) + 1
-        return protocol.tilt_min_deg + step * np.arange(count)
+        return protocol.tilt_min_deg + step * np.arange(count, dtype=np.float64)
     count = max(1, int(np.floor(span / step + 1e-9)))
-    return protocol.tilt_min_deg + step * (np.arange(count) + 0.5)
+    return protocol.tilt_min_deg + step * (np.arange(count, dtype=np.float64) + 0.5)
 
 
 def sweep_deg(protocol: Protocol) -> float:

@@ -105,5 +105,7 @@ def spread(images: list[Array], attenuations: list[Array]) -> Array:
 
     images : (ny, nx) electrons.  attenuations : transforms of the kernels, (ny, nx // 2 + 1), real.
     """
-    total = sum(fft.rfft2(image) * kernel for image, kernel in zip(images, attenuations, strict=True))
+    total = np.zeros(attenuations[0].shape, np.complex128)
+    for image, kernel in zip(images, attenuations, strict=True):
+        total += fft.rfft2(image) * kernel
     return np.maximum(fft.irfft2(total, s=images[0].shape, overwrite_x=True), 0)

@@ -61,7 +61,7 @@ class Instrument(_Part):
     flux_e_A2_s: PositiveFloat
     beam_profile: Literal["top-hat"]
     convergence_mrad: NonNegativeFloat
-    psf_sigma_px: NonNegativeFloat
+    psf_sigma_px: Annotated[float, Field(ge=0.3, le=5)]
     gain: PositiveFloat
     dead_time_us: NonNegativeFloat
     counter_bits: Annotated[int, Field(ge=8, le=32)]
@@ -70,9 +70,12 @@ class Instrument(_Part):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: Any) -> Any:
-        if isinstance(given, dict):
-            return PRESETS.get(given.get("preset", ""), {}) | given
-        return given
+        if not isinstance(given, dict):
+            return given
+        preset = given.get("preset")
+        if preset not in PRESETS:
+            raise ValueError(f"preset {preset!r} is unknown, allowed: {', '.join(PRESETS)}")
+        return PRESETS[preset] | given
 
 
 class Protocol(_Part):
@@ -133,7 +136,7 @@ class Experiment(_Part):
     factors: Table = "lobato"
     g_max: Annotated[float, Field(gt=0, le=4)] | None = None
     s_max: Annotated[float, Field(gt=0, le=0.5)] | None = None
-    azimuths_factor: Annotated[float, Field(ge=0.1, le=20)] = 1.5
+    azimuths_factor: Annotated[float, Field(ge=0.1, le=20)] = 2.0
     noise: bool = True
     particle: Particle
     instrument: Instrument
