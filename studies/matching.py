@@ -184,14 +184,21 @@ def nearest_images(moved: Array, targets: Array, group: Group, edges: Array) -> 
     images = np.einsum("gij,nj->gni", group.rotations, moved) + shifts[:, None]
     delta = images[:, :, None] - targets
     delta = delta - np.rint(delta)
-    metric = edges.T @ edges
-    skew = np.abs(metric - np.diag(np.diag(metric))).max() > 1e-6 * metric.max()
-    steps = np.array(list(product((0, 1, -1), repeat=3)) if skew else [(0, 0, 0)], dtype=float)
-    delta = (delta + steps[:, None, None, None]).reshape(-1, *delta.shape[1:])
-    squared = np.einsum("...i,ij,...j->...", delta, metric, delta)
+    delta = (delta + _neighbours(edges)[:, None, None, None]).reshape(-1, *delta.shape[1:])
+    squared = np.square(delta @ edges.T).sum(axis=-1)
     best = squared.argmin(axis=0)
     i, j = np.ogrid[: len(moved), : len(targets)]
     return Orbits(delta[best, i, j], squared[best, i, j], best % len(group.rotations))
+
+
+def _neighbours(edges: Array) -> Array:
+    """Lattice translations (k, 3), 000 first, that can shorten a vector with components within +-1/2.
+
+    None along an axis that is perpendicular to both others.
+    """
+    metric = edges.T @ edges
+    skew = np.abs(metric - np.diag(np.diag(metric))).max(axis=1) > 1e-6 * metric.max()
+    return np.array(list(product(*[(0, 1, -1) if s else (0,) for s in skew])), dtype=float)
 
 
 def pair_sites(squared: Array, allowed: NDArray[np.bool_], multiplicity: Array) -> IntArray | None:
