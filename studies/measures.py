@@ -18,8 +18,8 @@ def orientation_errors_deg(refined: pd.DataFrame, true: pd.DataFrame) -> Array:
     """Out-of-plane angle between refined and true orientation of each frame; (n,) degrees.
 
     refined : alpha, beta, omega and, where they were refined, tilt_x_deg, tilt_y_deg (degrees; the
-    orientation is R_x(tilt_x) R_y(tilt_y) R_z(omega) R_x(alpha) R_y(beta)).  true : alpha_true_deg, beta_true_deg,
-    omega_true_deg, the same frames in the same order.
+    orientation is R_x(tilt_x) R_y(tilt_y) R_z(omega) R_x(alpha) R_y(beta)).
+    true : alpha_true_deg, beta_true_deg, omega_true_deg, the same frames in the same order.
     The rotation C common to all frames turns the crystal in its own frame (a different but equal choice of
     UB) and is that which minimises sum |O_i - T_i C|²; what is left, O_i C^T T_i^T, is split at the beam.
     """

@@ -1,0 +1,132 @@
+"""Cases: what is merged, what is refused and how clearly, and what the digest depends on."""
+
+import shutil
+
+import pytest
+
+from nanoed.sim.physics.errors import InputError
+from nanoed.studies.case import HERE, Case, load_case, shipped_cases, shipped_structures, structure_file
+
+MAIN = "brookite-cnrs-01"
+
+
+@pytest.mark.parametrize("name", shipped_cases())
+def test_shipped_case_is_named_after_its_file_and_survives_its_own_toml(name, tmp_path):
+    case = load_case(name)
+    assert case.name == name
+    path = tmp_path / "again.toml"
+    path.write_text(case.toml(), encoding="utf-8")
+    assert load_case(str(path)) == case
+    assert load_case(str(path)).digest == case.digest
+
+
+def test_main_case_has_the_published_conditions():
+    case = load_case(MAIN)
+    protocol, particle, instrument = case.experiment.protocol, case.experiment.particle, case.experiment.instrument
+    assert (protocol.tilt_min_deg, protocol.tilt_max_deg, protocol.tilt_step_deg) == (-48, 50, 1)
+    assert (protocol.exposure_s, protocol.semi_angle_deg) == (0.5, 1.2)
+    assert (instrument.voltage_kv, instrument.beam_diameter_nm, instrument.flux_e_A2_s) == (200, 100, 24)
+    assert tuple(instrument.detector_px) == (512, 512)
+    assert (particle.shape, particle.diameter_nm, particle.length_nm) == ("cylinder", 30, 70)
+    assert case.published_values()["dyn_r_obs_pct"] == "6.63"
+
+
+def test_published_row_is_that_of_the_publication(shared):
+    import csv
+
+    with (shared / "paper" / "table1_brookite.csv").open() as file:
+        published = next(row for row in csv.DictReader(file) if row["dataset"] == MAIN)
+    ours = load_case(MAIN).published_values()
+    assert ours == {name: published[name] for name in ours}
+
+
+def test_overrides_are_toml_values_and_the_last_one_wins():
+    case = load_case(MAIN, ["seed=3", "seed=7", "title=plain words", "experiment.particle.axis_uvw=[1, 0, 0]"])
+    assert case.seed == case.experiment.seed == 7
+    assert case.title == "plain words"
+    assert tuple(case.experiment.particle.axis_uvw) == (1, 0, 0)
+
+
+def test_extending_a_shipped_case_merges_field_by_field(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'extends = "{MAIN}"\nname = "mine"\n[experiment.protocol]\ntilt_step_deg = 2.0\n')
+    case, base = load_case(str(path)), load_case(MAIN)
+    assert case.experiment.protocol.tilt_step_deg == 2
+    assert case.experiment.protocol.tilt_max_deg == base.experiment.protocol.tilt_max_deg
+    assert case.experiment.particle == base.experiment.particle
+
+
+def test_digest_takes_the_structure_by_content(tmp_path):
+    text = structure_file("brookite").read_text(encoding="utf-8")
+    same, other = tmp_path / "same.cif", tmp_path / "other.cif"
+    same.write_text("# another comment\n" + text)
+    other.write_text(text.replace("0.1289", "0.1290"))
+    digest = load_case(MAIN).digest
+    assert load_case(MAIN, [f"structure={same}"]).digest == digest
+    assert load_case(MAIN, [f"structure={other}"]).digest != digest
+    assert load_case(MAIN, ["seed=2"]).digest != digest
+
+
+def test_cif_path_in_a_case_is_relative_to_the_case(tmp_path):
+    shutil.copy(structure_file("anatase"), tmp_path / "mine.cif")
+    path = tmp_path / "mine.toml"
+    path.write_text(f'extends = "{MAIN}"\nname = "mine"\nstructure = "mine.cif"\n')
+    assert load_case(str(path)).crystal.name == "anatase"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("experiment.particle.diametre_nm=30", ["experiment.particle.diametre_nm", "did you mean diameter_nm"]),
+        ("experiment.protocl.kind=x", ["experiment.protocl", "did you mean protocol"]),
+        ("reduce.peaks.i_over_sigm=3", ["reduce.peaks.i_over_sigm", "did you mean i_over_sigma"]),
+        ("experiment.particle.diameter_nm=-3", ["experiment.particle.diameter_nm", "-3", "greater than 0"]),
+        ("experiment.flaws.mosaicity_deg=much", ["experiment.flaws.mosaicity_deg", "much", "'default'"]),
+        ("experiment.protocol.tilt_step_deg=nan", ["experiment.protocol.tilt_step_deg", "finite"]),
+        ("experiment.particle.shape=sphere", ["experiment.particle", "length_nm"]),
+        ("experiment.seed=4", ["experiment.seed"]),
+        ("structure=brookit", ["structure", "brookit", "did you mean brookite"]),
+        ("name=Upper Case", ["name", "Upper Case"]),
+        ("published=brookite-cnrs-1", ["published", "did you mean brookite-cnrs-01"]),
+        ("seed", ["--set", "field.name=VALUE"]),
+    ],
+)
+def test_wrong_field_or_value_is_named_in_one_line(override, said):
+    with pytest.raises(InputError) as caught:
+        load_case(MAIN, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize("name", ["brookite-cnrs-1", "Brookite", "", "../cases/brookite-cnrs-01"])
+def test_unknown_shipped_case_is_refused_with_the_names(name):
+    with pytest.raises(InputError, match="brookite-cnrs-01"):
+        load_case(name)
+
+
+@pytest.mark.parametrize("text", ["[experiment", 'extends = "nothing"\n', "extends = 3\n", "\xff", ""])
+def test_case_file_that_is_no_case_is_refused(tmp_path, text):
+    path = tmp_path / "bad.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"bad\.toml"):
+        load_case(str(path))
+
+
+@pytest.mark.parametrize("name", shipped_structures())
+def test_shipped_structures_can_be_read(name):
+    crystal = load_case(MAIN, [f"structure={name}"]).crystal
+    assert crystal.name == name
+    assert len(crystal.labels) > 0
+
+
+def test_every_shipped_file_names_its_source():
+    for path in [*(HERE / "structures").glob("*.cif"), *(HERE / "cases").iterdir()]:
+        assert path.read_text(encoding="utf-8").startswith("#"), path
+
+
+def test_case_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        load_case(MAIN).seed = 3
+    assert isinstance(load_case(MAIN), Case)
