@@ -124,6 +124,9 @@ def prepare(experiment: Experiment, crystal: Crystal) -> Setup:
     g_max = experiment.g_max or min(corner, G_MAX_DEFAULT)
     if g_max > 1.1 * corner:
         warnings.warn(f"g_max {g_max:g} is beyond the detector's corner at {corner:.3g} 1/Å", stacklevel=2)
+    lit = lit_fraction(body, mount, 10 * instrument.beam_diameter_nm)
+    if lit < 1:
+        warnings.warn(f"the particle is larger than the beam: {100 * (1 - lit):.1f} % is dark", stacklevel=2)
     return Setup(
         experiment=experiment,
         crystal=crystal,

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from simulations import crystal, experiment
+from simulations import ALL_FLAWS, crystal, experiment
 
 from nanoed.sim import render
 from nanoed.sim.exposure import diffraction, expected_image, prepare, simulated_frame
+from nanoed.sim.microscope import read_out, recorded_electrons
 from nanoed.sim.particle import Body, chord_map
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.scattering import u_g
+from nanoed.sim.streams import stream
 
 A = 0.01
 ROD = Body("cylinder", 120.0, 300.0, np.array([0.6, 0.0, 0.8]))
@@ -125,3 +127,29 @@ def test_kinematical_counts_follow_from_the_partiality():
     ratio = spots.electrons[1:].sum() / (24 * spots.area * mean_square.sum())
     assert spots.thickness_mean**2 < ratio < spots.thickness_max**2
     assert np.allclose(spots.electrons[1:], 24 * spots.area * mean_square * ratio, rtol=1e-6)
+
+
+def test_counting_noise_is_that_of_poisson():
+    """Over 200 noise seeds of one frame, z = (counts - expected) / sqrt(expected) is as wide as it should be."""
+    setup = prepare(
+        experiment(engine="kinematical", flaws=ALL_FLAWS, instrument__dead_time_us=1.9), crystal()
+    )
+    instrument, exposure = setup.experiment.instrument, setup.experiment.protocol.exposure_s
+    expected = recorded_electrons(expected_image(setup, 1, diffraction(setup, 1))[0], instrument, exposure)
+    some = expected >= 0.2
+    z = np.array(
+        [(read_out(expected, instrument, stream(seed, "counts", 1)) - expected)[some] for seed in range(200)]
+    )
+    z /= np.sqrt(expected[some])
+    assert 0.97 < np.sqrt(np.mean(z**2)) < 1.03
+    assert np.mean(np.abs(z) > 3) < 0.005
+
+
+def test_the_counter_clips_and_loses_pulses():
+    instrument = experiment(instrument__counter_bits=12, instrument__dead_time_us=2.0).instrument
+    electrons = np.array([[10.0, 5e4, 1e6]])
+    recorded = recorded_electrons(electrons, instrument, 1.0)
+    assert recorded[0] == pytest.approx(electrons[0] * np.exp(-2e-6 * electrons[0]))
+    assert read_out(recorded, instrument, np.random.default_rng(1)).max() == 4095
+    doubled = instrument.model_copy(update={"gain": 2.0})
+    assert (read_out(recorded, doubled, np.random.default_rng(1))[0, 0] % 2) == 0

@@ -168,3 +168,23 @@ def test_continuous_rotation_sweeps_the_step():
     assert np.allclose(setup.nominal.alpha_deg, [-0.75, -0.25, 0.25, 0.75])
     assert setup.nominal.rotation_deg == 0.5
     assert simulated_frame(setup, 0).image.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"instrument__beam_diameter_nm": 25.0}, "larger than the beam: .* % is dark"),
+        ({"g_max": 3.0}, "corner"),
+    ],
+)
+def test_odd_choices_are_warned_of(changes, words):
+    with pytest.warns(UserWarning, match=words):
+        prepare(small(**changes), crystal())
+
+
+def test_only_the_lit_part_scatters():
+    with pytest.warns(UserWarning, match="beam"):
+        narrow = prepare(small(instrument__beam_diameter_nm=25.0), crystal())
+    wide = prepare(small(), crystal())
+    share = diffraction(narrow, 1).electrons.sum() / diffraction(wide, 1).electrons.sum()
+    assert 0.7 < share < 1
