@@ -42,7 +42,7 @@ class Start(BaseModel):
 class Case(BaseModel):
     """One run: what makes the data and what treats them.
 
-    published : row of `cases/published.csv` that results are set beside.
+    published : row of `cases/published.csv` that results are set beside, "" for none.
     structure : shipped name, or path of a CIF (from a TOML file: relative to it).
     seed : the only one; everything random follows from it.
     """
@@ -51,7 +51,7 @@ class Case(BaseModel):
 
     name: Name
     title: str = ""
-    published: str | None = None
+    published: str = ""
     structure: Annotated[str, Field(min_length=1)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("kinematical", "dynamical")
@@ -103,7 +103,7 @@ class Case(BaseModel):
 
     def published_values(self) -> dict[str, str]:
         """The published numbers of this data set by column name, empty if there are none."""
-        if self.published is None:
+        if not self.published:
             return {}
         table = pd.read_csv(HERE / "cases" / "published.csv", comment="#", dtype=str, keep_default_na=False)
         rows = table[table["dataset"] == self.published]

@@ -1,0 +1,177 @@
+"""The command line: instant help, one clear line for bad input, exit statuses, nothing half-written."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nanoed.studies import cli
+from nanoed.studies.case import structure_file
+
+COMMANDS = ("list", "show", "run", "simulate", "reduce", "refine", "compare", "regress", "report", "bench")
+MAIN = "brookite-cnrs-01"
+
+
+def nanoed(*args, **options):
+    command = [sys.executable, "-m", "nanoed", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def refused(capsys, *args):
+    """The one line on stderr of a command that ends with status 2."""
+    assert cli.status([str(arg) for arg in args]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command, capsys):
+    assert cli.status([command, "--help"]) == 0
+    assert f"Example: nanoed {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("args", [(), *((command,) for command in COMMANDS)])
+def test_help_is_instant(args):
+    def seconds():
+        began = time.perf_counter()
+        assert nanoed(*args, "--help").returncode == 0
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_help_imports_nothing_heavy():
+    code = "from nanoed.studies import cli; cli.status(['run', '--help']); import sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"numpy", "numba", "pandas", "scipy", "matplotlib", "h5py", "pydantic"} & set(loaded.split())
+
+
+def test_list_and_show(capsys):
+    assert cli.status(["list"]) == 0
+    assert MAIN in capsys.readouterr().out
+    assert cli.status(["show", MAIN, "--set", "seed=9"]) == 0
+    assert "seed = 9" in capsys.readouterr().out
+
+
+def test_compare_of_a_structure_with_itself(capsys):
+    path = str(structure_file("brookite"))
+    assert cli.status(["compare", path, path]) == 0
+    assert "d_max           0.0000" in capsys.readouterr().out
+
+
+def test_unknown_case(capsys):
+    assert f"did you mean {MAIN}" in refused(capsys, "run", "brookite-cnrs-1")
+
+
+def test_unknown_field(capsys, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'extends = "{MAIN}"\nname = "mine"\n[experiment.particle]\ndiametre_nm = 3\n')
+    line = refused(capsys, "run", path, "--out", tmp_path / "out")
+    assert "mine.toml" in line
+    assert "did you mean diameter_nm" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_negative_size(capsys, tmp_path):
+    line = refused(
+        capsys, "run", MAIN, "--set", "experiment.particle.diameter_nm=-30", "--out", tmp_path / "out"
+    )
+    for part in ("experiment.particle.diameter_nm", "-30", "greater than 0"):
+        assert part in line
+    assert os.listdir(tmp_path) == []
+
+
+def test_cif_without_symmetry(capsys, tmp_path):
+    text = structure_file("brookite").read_text()
+    lines = [line for line in text.splitlines() if "symop" not in line and "space_group" not in line]
+    path = tmp_path / "bare.cif"
+    path.write_text(
+        "\n".join(line for line in lines if not line.startswith("'")).replace("loop_\n\nloop_", "loop_")
+    )
+    line = refused(capsys, "run", MAIN, "--set", f"structure={path}", "--out", tmp_path / "out")
+    assert "bare.cif" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_truncated_frames(capsys, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "frames.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(200))
+    line = refused(
+        capsys, "reduce", tmp_path / "data", "--cell", "9.2,5.4,5.1,90,90,90", "--out", tmp_path / "out"
+    )
+    assert "frames.h5" in line
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_folder_that_holds_something_else(capsys, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert "--force" in refused(capsys, "run", MAIN, "--out", tmp_path)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_output_that_is_a_file(capsys, tmp_path):
+    (tmp_path / "out").write_text("")
+    assert "not a folder" in refused(capsys, "run", MAIN, "--out", tmp_path / "out")
+
+
+def test_read_only_output_folder(capsys, tmp_path):
+    """/proc is read-only even for root."""
+    if os.geteuid() == 0:
+        line = refused(capsys, "run", MAIN, "--out", "/proc/nanoed")
+    else:
+        tmp_path.chmod(0o555)
+        line = refused(capsys, "run", MAIN, "--out", tmp_path / "out")
+        tmp_path.chmod(0o755)
+    assert "cannot write" in line
+
+
+def test_full_disk_leaves_nothing_behind(tmp_path):
+    """A file-size limit of 4 kB stands for the full disk: the system refuses the same write calls."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # noqa: E731
+    overrides = ["experiment.protocol.tilt_min_deg=0", "experiment.protocol.tilt_max_deg=1"]
+    options = [part for text in overrides for part in ("--set", text)]
+    done = nanoed(
+        "run",
+        MAIN,
+        "--out",
+        tmp_path / "out",
+        *options,
+        preexec_fn=limit,
+        env=dict(os.environ, NUMBA_CACHE_DIR="/dev/null/none"),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("args", [("run",), ("runn", MAIN), ("run", MAIN, "--fast"), ("list", "--json=3")])
+def test_usage_errors(capsys, args):
+    refused(capsys, *args)
+
+
+def test_internal_error_is_one_line_and_a_saved_traceback(capsys, monkeypatch):
+    def broken(*args):
+        raise ZeroDivisionError("one\ntwo")
+
+    monkeypatch.setattr(cli, "_case", broken)
+    assert cli.status(["show", MAIN]) == 3
+    line = capsys.readouterr().err.strip()
+    assert "\n" not in line
+    path = Path(line.split("saved in ")[1].rstrip(")"))
+    assert "ZeroDivisionError" in path.read_text()
+    path.unlink()
+
+
+def test_interrupt(capsys, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_case", interrupted)
+    assert cli.status(["show", MAIN]) == 130
