@@ -16,9 +16,10 @@ from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.output import write_refinement
-from nanoed.pipeline.refine.result import ConvergenceError, Refinement
+from nanoed.pipeline.refine.result import Refinement
 from nanoed.pipeline.spec import ReduceSpec, RefineSpec
 from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.errors import ConvergenceError
 
 Progress = Callable[[str, int, int], None]
 

@@ -239,9 +239,9 @@ def refine(
     Example: nanoed refine reduced --model start.cif --method dynamical --out refined
     """
     from nanoed.pipeline.refine.output import write_refinement
-    from nanoed.pipeline.refine.result import ConvergenceError
     from nanoed.pipeline.spec import RefineSpec
     from nanoed.sim.physics.crystal import read_cif
+    from nanoed.sim.physics.errors import ConvergenceError
     from nanoed.studies.analysis import refine as make
     from nanoed.studies.console import print_json, print_pairs, say, shown_progress
     from nanoed.studies.folder import placed

@@ -22,7 +22,8 @@ def test_shipped_case_is_named_after_its_file_and_survives_its_own_toml(name, tm
 
 def test_main_case_has_the_published_conditions():
     case = load_case(MAIN)
-    protocol, particle, instrument = case.experiment.protocol, case.experiment.particle, case.experiment.instrument
+    experiment = case.experiment
+    protocol, particle, instrument = experiment.protocol, experiment.particle, experiment.instrument
     assert (protocol.tilt_min_deg, protocol.tilt_max_deg, protocol.tilt_step_deg) == (-48, 50, 1)
     assert (protocol.exposure_s, protocol.semi_angle_deg) == (0.5, 1.2)
     assert (instrument.voltage_kv, instrument.beam_diameter_nm, instrument.flux_e_A2_s) == (200, 100, 24)
@@ -41,9 +42,9 @@ def test_published_row_is_that_of_the_publication(shared):
 
 
 def test_overrides_are_toml_values_and_the_last_one_wins():
-    case = load_case(MAIN, ["seed=3", "seed=7", "title=plain words", "experiment.particle.axis_uvw=[1, 0, 0]"])
+    case = load_case(MAIN, ["seed=3", "seed=7", "title=two words", "experiment.particle.axis_uvw=[1, 0, 0]"])
     assert case.seed == case.experiment.seed == 7
-    assert case.title == "plain words"
+    assert case.title == "two words"
     assert tuple(case.experiment.particle.axis_uvw) == (1, 0, 0)
 
 
@@ -77,7 +78,7 @@ def test_cif_path_in_a_case_is_relative_to_the_case(tmp_path):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("experiment.particle.diametre_nm=30", ["experiment.particle.diametre_nm", "did you mean diameter_nm"]),
+        ("experiment.particle.diametre_nm=30", ["particle.diametre_nm", "did you mean diameter_nm"]),
         ("experiment.protocl.kind=x", ["experiment.protocl", "did you mean protocol"]),
         ("reduce.peaks.i_over_sigm=3", ["reduce.peaks.i_over_sigm", "did you mean i_over_sigma"]),
         ("experiment.particle.diameter_nm=-3", ["experiment.particle.diameter_nm", "-3", "greater than 0"]),
