@@ -10,6 +10,7 @@ from nanoed.sim.microscope import read_out, recorded_electrons
 from nanoed.sim.particle import Body, chord_map
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.scattering import u_g
+from nanoed.sim.physics.thickness import chord_distribution
 from nanoed.sim.streams import stream
 
 A = 0.01
@@ -68,6 +69,18 @@ def test_the_chord_map_holds_the_particles_volume(shape):
     volume = chord_map(body, np.eye(3), x, y).sum() * (grid[1] - grid[0]) ** 2
     across = np.pi * 50**2 * body.length
     assert volume == pytest.approx(across * (2 / 3 if shape in ("sphere", "ellipsoid") else 1), rel=2e-3)
+
+
+@pytest.mark.parametrize("shape", ["sphere", "ellipsoid", "cylinder", "plate"])
+@pytest.mark.parametrize("axis", [(0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.48, 0.6, 0.64)])
+def test_the_chord_map_agrees_with_the_chord_distribution(shape, axis):
+    body = Body(shape, 100.0, 100.0 if shape == "sphere" else 160.0, np.array(axis))
+    grid = np.linspace(-110, 110, 1001)
+    chords = chord_map(body, np.eye(3), *np.meshgrid(grid, grid))
+    thickness, weights, area = chord_distribution(body, np.array([0.0, 0.0, 1.0]))
+    assert np.count_nonzero(chords) * (grid[1] - grid[0]) ** 2 == pytest.approx(area, rel=5e-3)
+    for power in (1, 2, 4):
+        assert np.mean(chords[chords > 0] ** power) == pytest.approx(weights @ thickness**power, rel=5e-3)
 
 
 def test_an_isolated_spot_holds_the_counts_of_the_truth_table():
@@ -130,7 +143,7 @@ def test_kinematical_counts_follow_from_the_partiality():
 
 
 def test_counting_noise_is_that_of_poisson():
-    """Over 200 noise seeds of one frame, z = (counts - expected) / sqrt(expected) is as wide as it should be."""
+    """Over 200 noise seeds, z = (counts - expected) / sqrt(expected) is as wide as it should be."""
     setup = prepare(
         experiment(engine="kinematical", flaws=ALL_FLAWS, instrument__dead_time_us=1.9), crystal()
     )
