@@ -1,6 +1,5 @@
 """How far a result is from the truth: orientations, uncertainties, displacement parameters, cell."""
 
-import gemmi
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -54,20 +53,7 @@ def pull_rms(comparison: Comparison, reference: Crystal, su_xyz: Array) -> float
 
 def u_rmsd_A2(comparison: Comparison, reference: Crystal) -> float:
     """rms difference of the equivalent isotropic displacement parameters over the sites, Å²."""
-    return rms(u_equivalent(comparison.matched) - u_equivalent(reference))
-
-
-def u_equivalent(crystal: Crystal) -> Array:
-    """U_iso, or a third of the trace of U in Cartesian axes for anisotropic sites; (n,) Å²."""
-    u = np.array(crystal.u_iso, dtype=float)
-    edges = np.array(gemmi.UnitCell(*crystal.cell).orth.mat.tolist())
-    reciprocal = np.diag(np.linalg.norm(np.linalg.inv(edges), axis=1))
-    for i, (u11, u22, u33, u12, u13, u23) in enumerate(np.asarray(crystal.u_ij)):
-        if np.isfinite(u11):
-            tensor = np.array([[u11, u12, u13], [u12, u22, u23], [u13, u23, u33]])
-            turned = edges @ reciprocal @ tensor @ reciprocal @ edges.T
-            u[i] = np.trace(turned) / 3
-    return u
+    return rms(comparison.matched.u_iso - reference.u_iso)
 
 
 def cell_err_pct(cell: tuple[float, ...], true: tuple[float, ...]) -> float:

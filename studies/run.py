@@ -32,6 +32,7 @@ from nanoed.studies.report import report
 from nanoed.studies.rows import frame_orientations, rows
 from nanoed.studies.tables import read_results, write_results
 
+Cell = tuple[float, float, float, float, float, float]
 Keep = Literal["results", "reduced", "frames"]
 KEPT: Mapping[Keep, tuple[str, ...]] = {
     "results": (),
@@ -59,7 +60,7 @@ class Run:
 class Given:
     """What the pipeline is told of the truth, on purpose: an approximate cell and a start model."""
 
-    cell: tuple[float, ...]
+    cell: Cell
     model: Crystal
 
 
@@ -105,15 +106,15 @@ def given(crystal: Crystal, start: Start, seed: int) -> Given:
     return Given(cell, replace(model, name="start", cell=cell, u_iso=uniform, u_ij=isotropic))
 
 
-def approximate_cell(crystal: Crystal, error_pct: float, rng: np.random.Generator) -> tuple[float, ...]:
+def approximate_cell(crystal: Crystal, error_pct: float, rng: np.random.Generator) -> Cell:
     """The cell with every independent axis `error_pct` too long or too short; angles as they are."""
     signs = rng.choice([-1.0, 1.0], 3)
     for rotation in crystal.rotations:
         for i, j in ((0, 1), (0, 2), (1, 2)):
             if np.array_equal(np.abs(rotation[:, i]), np.eye(3, dtype=int)[j]):
                 signs[j] = signs[i]
-    lengths = np.array(crystal.cell[:3]) * (1 + 0.01 * error_pct * signs)
-    return (*map(float, lengths), *crystal.cell[3:])
+    a, b, c = (np.array(crystal.cell[:3]) * (1 + 0.01 * error_pct * signs)).tolist()
+    return (a, b, c, *crystal.cell[3:])
 
 
 def displaced(crystal: Crystal, distance_A: float, rng: np.random.Generator) -> Crystal:
