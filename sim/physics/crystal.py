@@ -199,10 +199,10 @@ def _aniso(site: gemmi.SmallStructure.Site) -> list[float]:
 
 
 def _with_equivalent_u(crystal: Crystal) -> Crystal:
-    """U_iso of anisotropic sites set to U_eq = trace / 3 of the Cartesian tensor."""
+    """Fill in a missing U_iso of anisotropic sites: U_eq = trace / 3 of the Cartesian tensor."""
     u_iso = crystal.u_iso.copy()
     lengths = np.linalg.norm(crystal.reciprocal_basis, axis=0)
-    for i in np.flatnonzero(~np.isnan(crystal.u_ij).any(1)):
+    for i in np.flatnonzero(~np.isnan(crystal.u_ij).any(1) & (crystal.u_iso == 0)):
         star = u_matrix(crystal.u_ij[i]) * np.outer(lengths, lengths)
         u_iso[i] = np.trace(crystal.frac_to_cart @ star @ crystal.frac_to_cart.T) / 3
     return Crystal(
