@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import gemmi
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 Laue = Literal["-1", "2/m", "mmm", "4/m", "4/mmm", "-3", "-3m", "6/m", "6/mmm", "m-3", "m-3m"]
 
@@ -23,6 +23,8 @@ class NoiseSpec(_Part):
 
     gain: PositiveFloat | None = None
     """Counts per electron times the cluster excess, var/mean; None: from the frames."""
+    sample_frames: PositiveInt = 8
+    """Frames from which gain and spot width are estimated."""
     block_px: PositiveInt = 8
     """Block in which counts are summed before var/mean (point spread correlates pixels; C3.1)."""
 
@@ -38,6 +40,8 @@ class PeakSpec(_Part):
     """Side of the box of the local background, 3-5 reflection sizes (C3.2)."""
     mask_sigma: PositiveFloat = 4.0
     """Pixels this far above the background are kept out of it."""
+    friedel_reach_px: PositiveFloat = 3.0
+    """Largest correction of the direct-beam centre by Friedel pairs."""
     d_star_min: PositiveFloat = 0.05
     """Peaks closer to the direct beam are ignored, 1/Å (C2)."""
 
@@ -92,17 +96,42 @@ class PositionSpec(_Part):
 
 
 class OrientationSpec(_Part):
-    """Per-frame orientation from simulated against observed intensities (C5)."""
+    """Per-frame orientation from simulated against observed intensities (C5, C6)."""
 
     refine: bool = True
+    """False: keep the stage angles; scales and the rocking curve are still fitted."""
     power: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Intensities are compared after this power (C2, frame geometry)."""
     search_deg: PositiveFloat = 0.6
     """Half-width of the grid search that starts the refinement (C5: bounded by 1°)."""
-    cycles: PositiveInt = 30
-    """Most Gauss-Newton cycles of the joint refinement of all frames."""
-    equivalent_spread: PositiveFloat = 0.5
-    """Expected rms difference of ln I between equivalents, dynamical scattering included; ties them softly."""
+    search_step_deg: PositiveFloat = 0.15
+    """Step of the grid search."""
+    rounds: PositiveInt = 2
+    """Rounds of orientations and shape of the rocking curve."""
+    cycles: PositiveInt = 12
+    """Most Gauss-Newton cycles of all frames in one round."""
+    settled_deg: PositiveFloat = 0.005
+    """The cycles end when the rms tilt step falls below this."""
+    largest_step_deg: PositiveFloat = 0.1
+    """Limit of a tilt step in one cycle."""
+    margin_deg: NonNegativeFloat = 0.3
+    """Misorientation allowed for when spots are integrated before orientations are known (H7: 0.1-0.4)."""
+    prior_deg: PositiveFloat = 1.0
+    """Spread of the tilts about the stage angles before it is estimated (C5: 1°)."""
+    equivalent_spread: PositiveFloat = 0.4
+    """Relative spread of equivalent intensities, dynamical scattering included; ties them softly (A11, B)."""
+    model_error: PositiveFloat = 0.3
+    """Relative error of a kinematical intensity at the start; then from the residuals (B)."""
+    scale_spread: PositiveFloat = 0.2
+    """Prior spread of ln(frame scale) (H7: 0.7-1.2)."""
+    min_spots: PositiveInt = 6
+    """Frames with fewer spots keep the stage angles at the start."""
+    width: PositiveFloat = 0.003
+    """Lorentzian half width of the rocking curve at the start, 1/Å (1/D of a particle of 30 nm)."""
+    mosaicity_deg: PositiveFloat = 0.1
+    """Mosaicity at the start (C2)."""
+    semi_angle_error: PositiveFloat = 0.03
+    """Prior relative error of the precession angle (H7: 2-5 %)."""
 
 
 class IntegrationSpec(_Part):
@@ -118,6 +147,10 @@ class IntegrationSpec(_Part):
     """Radius to which the average profile is measured."""
     profile_zones: PositiveInt = 3
     """Zones of equal width in |g| with a profile of their own."""
+    profile_frames: PositiveInt = 13
+    """Frames from which the average profile is taken."""
+    profile_spots: PositiveInt = 10
+    """Fewest spots for a profile of a zone's own."""
     profile_i_over_sigma: PositiveFloat = 50.0
     """Spots that contribute to the average profile."""
     background_window_px: PositiveInt = 31
@@ -137,9 +170,8 @@ class MergeSpec(_Part):
 
     outlier_mad: PositiveFloat = 4.0
     """Robust rejection: |I - median| above this many 1.48 MAD in groups of four and more."""
-    scale_frames: bool = True
-    min_profile: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """A profile-fitted measurement needs this fraction of a full rocking curve's information on good frames."""
+    min_recorded: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """A measurement needs this part of the information of a rocking curve crossed in full."""
 
 
 class ReduceSpec(_Part):

@@ -68,30 +68,32 @@ def _radial(frame: Array, usable: Mask, cx: float, cy: float, radial: Array) -> 
 
 @nb.njit(cache=True, nogil=True)
 def _scale_locally(frame: Array, usable: Mask, half: int, background: Array, support: Array) -> None:
-    """background holds R on entry and B on return; box sums by summed-area tables."""
+    """background holds R on entry and B on return; sums over columns slide down, prefix sums run across."""
     ny, nx = frame.shape
-    data, model, count = np.zeros((ny + 1, nx + 1)), np.zeros((ny + 1, nx + 1)), np.zeros((ny + 1, nx + 1))
-    for row in range(ny):
-        d, m, n = 0.0, 0.0, 0.0
-        for column in range(nx):
-            if usable[row, column]:
-                d += frame[row, column]
-                m += background[row, column]
-                n += 1.0
-            data[row + 1, column + 1] = data[row, column + 1] + d
-            model[row + 1, column + 1] = model[row, column + 1] + m
-            count[row + 1, column + 1] = count[row, column + 1] + n
+    radial = background.copy()
+    columns = np.zeros((3, nx))  # per column: sums of D, R and the number of usable pixels in the window's rows
+    prefix = np.zeros((3, nx + 1))
     whole = (2 * half + 1) ** 2
-    for row in range(ny):
-        top, bottom = max(0, row - half), min(ny, row + half + 1)
+    for row in range(-half, ny):
+        for new, sign in ((row + half, 1.0), (row - half - 1, -1.0)):
+            if 0 <= new < ny:
+                for column in range(nx):
+                    if usable[new, column]:
+                        columns[0, column] += sign * frame[new, column]
+                        columns[1, column] += sign * radial[new, column]
+                        columns[2, column] += sign
+        if row < 0:
+            continue
+        for column in range(nx):
+            for k in range(3):
+                prefix[k, column + 1] = prefix[k, column] + columns[k, column]
         for column in range(nx):
             left, right = max(0, column - half), min(nx, column + half + 1)
-            n = count[bottom, right] - count[top, right] - count[bottom, left] + count[top, left]
+            n = prefix[2, right] - prefix[2, left]
             support[row, column] = whole
             if n > 0.1 * whole:
-                d = data[bottom, right] - data[top, right] - data[bottom, left] + data[top, left]
-                m = model[bottom, right] - model[top, right] - model[bottom, left] + model[top, left]
+                m = prefix[1, right] - prefix[1, left]
                 support[row, column] = n
-                if m > 0.0:
-                    background[row, column] *= max(d, 0.0) / m
+                if m > 1e-9:
+                    background[row, column] *= max(prefix[0, right] - prefix[0, left], 0.0) / m
             background[row, column] = max(background[row, column], 0.0)

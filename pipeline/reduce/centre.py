@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.spatial import cKDTree
 
 Array = NDArray[np.float64]
@@ -16,9 +16,13 @@ def direct_beam(frame: Array, sigma_px: float, radius_px: float) -> Array:
     Counts are clipped at a twentieth of the maximum, so that a counter losing electrons in the middle of the
     beam does not matter.
     """
-    smooth = gaussian_filter(frame, sigma_px)
+    reach = int(np.ceil(radius_px + 4 * sigma_px)) + 1
+    coarse = uniform_filter(frame[::2, ::2], 3)
+    top_row, top_column = (2 * int(k) for k in np.unravel_index(int(np.argmax(coarse)), coarse.shape))
+    y0, x0 = max(0, top_row - 2 * reach), max(0, top_column - 2 * reach)
+    smooth = gaussian_filter(frame[y0 : top_row + 2 * reach, x0 : top_column + 2 * reach], sigma_px)
     row, column = np.unravel_index(int(np.argmax(smooth)), smooth.shape)
-    y, x = np.arange(frame.shape[0]) + 0.5, np.arange(frame.shape[1]) + 0.5
+    y, x = np.arange(smooth.shape[0]) + 0.5, np.arange(smooth.shape[1]) + 0.5
     centre = np.array([column + 0.5, row + 0.5])
     for _ in range(3):
         near = (x[None, :] - centre[0]) ** 2 + (y[:, None] - centre[1]) ** 2 <= radius_px**2
@@ -29,7 +33,7 @@ def direct_beam(frame: Array, sigma_px: float, radius_px: float) -> Array:
         if total <= 0:
             break
         centre = np.array([weight.sum(axis=0) @ x, weight.sum(axis=1) @ y]) / total
-    return centre
+    return centre + np.array([x0, y0])
 
 
 def friedel_centre(pixels: Array, start: Array, reach_px: float, min_pairs: int = 4) -> Array:

@@ -107,15 +107,18 @@ class Predictions:
     pixels: Array
 
 
-def predict(geometry: Geometry, frame: int, hkl: NDArray[np.int64], tail: float) -> Predictions:
-    """Reflections of `hkl` within |S| < |g| * semi_angle + D_g * half_sweep + tail on a frame."""
+def predict(geometry: Geometry, frame: int, hkl: NDArray[np.int64], tail: float, margin: float = 0.0) -> Predictions:
+    """Reflections of `hkl` within |S| < |g| (semi_angle + margin) + D_g half_sweep + tail on a frame.
+
+    margin : rad, misorientation allowed for.  tail : 1/Å, width of the rocking curve.
+    """
     rotation = frame_matrix(geometry.alpha[frame], geometry.beta[frame], geometry.omega[frame])
     g_lab = hkl @ (rotation @ geometry.ub).T
     s = excitation_errors(g_lab, geometry.wavelength)
     g = np.linalg.norm(g_lab, axis=1)
     axis = np.array([np.cos(geometry.omega[frame]), np.sin(geometry.omega[frame]), 0.0])
     distance = np.linalg.norm(np.cross(g_lab, axis), axis=1)
-    keep = np.abs(s) < g * geometry.semi_angle + distance * geometry.half_sweep + tail
+    keep = np.abs(s) < g * geometry.semi_angle + distance * geometry.half_sweep + g * margin + tail
     pixels = to_pixels(geometry, np.full(int(keep.sum()), frame), g_lab[keep])
     slope = np.column_stack([g_lab[keep, 1], -g_lab[keep, 0]])
     return Predictions(hkl[keep], s[keep], g[keep], distance[keep], slope, pixels)

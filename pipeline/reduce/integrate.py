@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from nanoed.pipeline.reduce.background import local_background
-from nanoed.pipeline.reduce.profile import Profile
+from nanoed.pipeline.reduce.profile import Profile, share
 from nanoed.pipeline.spec import IntegrationSpec
 
 Array = NDArray[np.float64]
@@ -52,14 +52,13 @@ def integrate_frame(
     mask_discs(usable, x, y, min(profile.reach, spec.mask_cores * profile.core))
     intensity, sigma, level = np.zeros(len(x)), np.zeros(len(x)), np.zeros(len(x))
     covered = np.zeros(len(x))
-    background = np.zeros_like(frame)
-    net = frame.copy()
+    rest = frame.copy()  # frame minus the models of all spots
     for _ in range(spec.sweeps):
-        rest = net + background
         background, n_background = local_background(rest, usable, centre, spec.background_window_px)
         net = rest - background
         extract(net, background, n_background, valid, x, y, zone, profile.shares, profile.step, aperture, gain,
                 intensity, sigma, level, covered)  # fmt: skip
+        rest = net + background
     good = (covered > spec.min_covered) & ~overlapped(pixels, spec.min_separation * profile.core)
     return Integrated(intensity, sigma, level, good, net)
 
@@ -81,15 +80,6 @@ def mask_discs(usable: NDArray[np.bool_], x: Array, y: Array, radius: float) -> 
             for column in range(max(0, int(x[s] - radius)), min(nx, int(x[s] + radius) + 2)):
                 if (column + 0.5 - x[s]) ** 2 + (row + 0.5 - y[s]) ** 2 <= radius * radius:
                     usable[row, column] = False
-
-
-@nb.njit(cache=True, nogil=True)
-def _share(shares: Array, zone: int, r: float, step: float) -> float:
-    k = int(r / step)
-    if k + 1 >= shares.shape[1]:
-        return 0.0
-    f = r / step - k
-    return (1 - f) * shares[zone, k] + f * shares[zone, k + 1]
 
 
 @nb.njit(cache=True, nogil=True)
@@ -125,7 +115,7 @@ def extract(
                 r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s])
                 if r > aperture or not valid[row, column]:
                     continue
-                p = _share(shares, zone[s], r, step)
+                p = share(shares, zone[s], r, step)
                 b = background[row, column]
                 variance = gain * max(b + positive * p, 1.0 / n_background[row, column])
                 w = p / variance
@@ -143,12 +133,12 @@ def extract(
         new = wd / wp
         sigma[s] = np.sqrt(ww / wp**2 + (w1 / wp) ** 2 * gain * bn_sum / n)
         level[s] = b_sum / n
-        full = 0.0
-        for k in range(int(aperture / step) + 1):
-            full += shares[zone[s], min(k, shares.shape[1] - 1)] * (2 * np.pi * k * step * step if k > 0 else np.pi * step * step / 4)
+        full = np.pi * step * step / 4 * shares[zone[s], 0]
+        for k in range(1, min(int(aperture / step), shares.shape[1] - 1) + 1):
+            full += 2 * np.pi * k * step * step * shares[zone[s], k]
         covered[s] = inside / full
         for row in range(max(0, int(y[s] - reach)), min(ny, int(y[s] + reach) + 2)):
             for column in range(max(0, int(x[s] - reach)), min(nx, int(x[s] + reach) + 2)):
                 r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s])
-                net[row, column] -= (new - old) * _share(shares, zone[s], r, step)
+                net[row, column] -= (new - old) * share(shares, zone[s], r, step)
         intensity[s] = new

@@ -46,7 +46,7 @@ class Cleaned:
 def clean(
     frame: Array, valid: NDArray[np.bool_], centre: Array, sigma_px: float, gain: float, spec: PeakSpec
 ) -> Cleaned:
-    """Background of a frame by masking what stands out of it, three rounds from a robust start.
+    """Background of a frame by masking what stands out of it, in two rounds.
 
     frame : (ny, nx) counts.  valid : False on the direct beam, bad and saturated pixels.
     centre : (2,) pixels.  sigma_px : width of the spots.  gain : var/mean of the counts.
@@ -56,7 +56,7 @@ def clean(
     power = 1.0 / (4 * np.pi * sigma_px**2)
     usable = valid
     reach = max(3, 2 * round(2 * sigma_px) + 1)
-    for _ in range(3):
+    for _ in range(2):
         background, n_background = local_background(frame, usable, centre, spec.background_window_px)
         noise = np.sqrt(gain * (background + 1.0 / n_background) * power)
         significance = (filtered - background) / noise

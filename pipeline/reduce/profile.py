@@ -79,3 +79,33 @@ def stack(
                 if k < m and valid[row, column]:
                     total[z, k] += net[row, column] / amplitude
                     weight[z, k] += 1.0
+
+
+@nb.njit(cache=True, nogil=True)
+def add_models(
+    image: Array,
+    x: Array,
+    y: Array,
+    zone: NDArray[np.int64],
+    intensity: Array,
+    shares: Array,
+    step: float,
+) -> None:
+    """Add the model spots to image (ny, nx)."""
+    ny, nx = image.shape
+    reach = (shares.shape[1] - 1) * step
+    for s in range(x.shape[0]):
+        for row in range(max(0, int(y[s] - reach)), min(ny, int(y[s] + reach) + 2)):
+            for column in range(max(0, int(x[s] - reach)), min(nx, int(x[s] + reach) + 2)):
+                r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s])
+                image[row, column] += intensity[s] * share(shares, zone[s], r, step)
+
+
+@nb.njit(cache=True, nogil=True)
+def share(shares: Array, zone: int, r: float, step: float) -> float:
+    """Profile of a zone at r pixels from the spot, linear between its samples, 0 beyond the last."""
+    k = int(r / step)
+    if k + 1 >= shares.shape[1]:
+        return 0.0
+    f = r / step - k
+    return (1 - f) * shares[zone, k] + f * shares[zone, k + 1]

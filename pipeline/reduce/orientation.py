@@ -1,0 +1,241 @@
+"""Per-frame orientation from intensities: all frames at once, reflections' own intensities eliminated.
+
+Model of a measurement on frame f: I = k_f I_h P(S_hf). A small tilt (a about the tilt axis, b about the
+direction at right angles to it in the detector plane) changes S by g_y θ_x - g_x θ_y. Each reflection of the
+list has its own I_h, so slow dynamical differences between equivalents do no harm; equivalents are tied softly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from nanoed.pipeline.reduce.geometry import Geometry
+from nanoed.pipeline.reduce.orientation_kernels import eliminate, normal_equations
+from nanoed.pipeline.reduce.rocking import RockingShape, rocking_profile
+from nanoed.pipeline.reduce.smoothing import Smoothing, choose_smoothing
+from nanoed.pipeline.spec import OrientationSpec
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurements:
+    """Spots used for orientations, sorted by reflection: frame, reflection (n,) indices, family (n_reflections,)
+    of Laue equivalents, intensity, sigma (n,), hkl (n, 3)."""
+
+    frame: Index
+    reflection: Index
+    family: Index
+    intensity: Array
+    sigma: Array
+    hkl: Index
+
+    @property
+    def n_reflections(self) -> int:
+        return len(self.family)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """State of the refinement: log_scale (n_frames,), shape of the rocking curve, noise: relative model error."""
+
+    log_scale: Array
+    shape: RockingShape
+    noise: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Oriented:
+    """Result: geometry, model, sd (n, 2) rad expected error of each frame's two tilts before smoothing,
+    smoothing: variances chosen for each tilt, calculated: the last evaluation."""
+
+    geometry: Geometry
+    model: Model
+    sd: Array
+    smoothing: tuple[Smoothing, Smoothing]
+    calculated: Calculated
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calculated:
+    """Values at one state: P, dP/dS, S slopes by (a, b) (n, 2), intensities of reflections, residual, weight."""
+
+    p: Array
+    slope: Array
+    by_tilt: Array
+    full: Array
+    residual: Array
+    weight: Array
+
+
+def tilted(geometry: Geometry, a: Array, b: Array) -> Geometry:
+    """Geometry with frame i turned by a[i] rad about its tilt axis and by b[i] about the in-plane normal to it.
+
+    b v = b/cos(alpha) n - b tan(alpha) z with n the beta axis, so beta += b/cos(alpha), omega -= b tan(alpha).
+    """
+    return replace(
+        geometry,
+        alpha=geometry.alpha + a,
+        beta=geometry.beta + b / np.cos(geometry.alpha),
+        omega=geometry.omega - b * np.tan(geometry.alpha),
+    )
+
+
+def evaluate(geometry: Geometry, data: Measurements, model: Model, spec: OrientationSpec) -> Calculated:
+    """Profiles, intensities by weighted least squares, residuals I - k I_h P and weights.
+
+    Variance = sigma² + noise² (k I_h)² P^(2-2p) P_0^(2p), P_0 the top of the profile: comparing I^p with a
+    constant error is the same to first order (p = 0.5 in C2), and counting noise is kept for weak spots.
+    """
+    g_lab = np.einsum("mij,mj->mi", geometry.rotations()[data.frame], data.hkl @ geometry.ub.T)
+    s = g_lab[:, 2] - 0.5 * geometry.wavelength * (g_lab**2).sum(axis=1)
+    g = np.linalg.norm(g_lab, axis=1)
+    u = np.column_stack([np.cos(geometry.omega), np.sin(geometry.omega)])[data.frame]
+    along = g_lab[:, 0] * u[:, 0] + g_lab[:, 1] * u[:, 1]
+    across = -g_lab[:, 0] * u[:, 1] + g_lab[:, 1] * u[:, 0]
+    distance = np.hypot(across, g_lab[:, 2])
+    p, slope = rocking_profile(s, g, distance, model.shape)
+    top, _ = rocking_profile(np.zeros(len(s)), g, distance, model.shape)
+    k = np.exp(model.log_scale)[data.frame]
+    full = np.zeros(data.n_reflections)
+    residual, weight = np.empty(len(s)), np.empty(len(s))
+    eliminate(data.reflection, data.family, data.intensity, data.sigma, k * p, k * top, model.noise,
+               spec.power, spec.equivalent_spread, full, residual, weight)  # fmt: skip
+    return Calculated(p, slope, np.column_stack([across, -along]), full, residual, weight)
+
+
+def refine_orientations(
+    geometry: Geometry, data: Measurements, shape: RockingShape, spec: OrientationSpec
+) -> Oriented:
+    """Tilts of all frames, frame scales and the shape of the rocking curve.
+
+    A grid search per frame, Gauss-Newton on all frames together, the shape of the curve, Gauss-Newton again;
+    then each tilt's drift and jitter are estimated from the spread of the results (smoothing.py) and held
+    as a prior in the last cycles: frames are smoothed as far as their own errors make it worth while.
+    """
+    model = Model(np.zeros(len(geometry)), shape, spec.model_error)
+    loose = np.zeros((len(geometry), len(geometry))) + np.diag(
+        np.full(len(geometry), 1 / np.radians(spec.prior_deg) ** 2)
+    )
+    start = geometry
+    if spec.refine:
+        for _ in range(2):
+            geometry = _grid_search(geometry, data, model, spec)
+    for _ in range(spec.rounds):
+        geometry, model, normal = _cycles(start, geometry, data, model, (loose, loose), spec)
+        model = fit_shape(geometry, data, model, spec)
+    geometry, model, normal = _cycles(start, geometry, data, model, (loose, loose), spec)
+    a, b = _tilts(start, geometry)
+    inverse = np.linalg.inv(normal)
+    cov_a, cov_b = inverse[0::3, 0::3], inverse[1::3, 1::3]
+    choice = tuple(choose_smoothing(geometry.alpha, t, c) for t, c in ((a, cov_a), (b, cov_b)))
+    priors = (np.linalg.inv(choice[0].covariance), np.linalg.inv(choice[1].covariance))
+    if spec.refine:
+        geometry, model, _ = _cycles(start, geometry, data, model, priors, spec)
+    sd = np.sqrt(np.column_stack([np.diag(cov_a), np.diag(cov_b)]))
+    return Oriented(geometry, model, sd, (choice[0], choice[1]), evaluate(geometry, data, model, spec))
+
+
+def _tilts(start: Geometry, now: Geometry) -> tuple[Array, Array]:
+    """(a, b) that lead from `start` to `now`, rad."""
+    return now.alpha - start.alpha, (now.beta - start.beta) * np.cos(start.alpha)
+
+
+def _cycles(
+    start: Geometry, geometry: Geometry, data: Measurements, model: Model, priors: tuple[Array, Array], spec: OrientationSpec
+) -> tuple[Geometry, Model, Array]:
+    """Gauss-Newton on a, b and ln k of all frames until the tilts move less than `settled_deg`.
+
+    priors : two (n, n) precision matrices of the tilts since `start`, rad^-2.  Returns the normal matrix
+    without the priors of the tilts as third value.
+    """
+    n = len(geometry)
+    first = np.searchsorted(data.reflection, np.arange(data.n_reflections + 1)).astype(np.int64)
+    normal = np.zeros((3 * n, 3 * n))
+    for _ in range(spec.cycles):
+        now = evaluate(geometry, data, model, spec)
+        k = np.exp(model.log_scale)[data.frame]
+        signal = now.full[data.reflection] * k
+        jacobian = np.column_stack([(signal * now.slope)[:, None] * now.by_tilt, signal * now.p])
+        normal, right = np.zeros((3 * n, 3 * n)), np.zeros(3 * n)
+        normal_equations(data.frame, first, k * now.p, jacobian, now.residual, now.weight, normal, right)
+        index = np.arange(2, 3 * n, 3)
+        normal[index, index] += 1 / spec.scale_spread**2
+        right[2::3] -= model.log_scale / spec.scale_spread**2
+        full = normal.copy()
+        for c, (prior, tilt) in enumerate(zip(priors, _tilts(start, geometry), strict=True)):
+            full[c::3, c::3] += prior
+            right[c::3] -= prior @ tilt
+        step = np.linalg.solve(full, right).reshape(n, 3)
+        if not spec.refine:
+            step[:, :2] = 0.0
+        limit = np.radians(spec.largest_step_deg)
+        step[:, :2] = np.clip(step[:, :2], -limit, limit)
+        geometry = tilted(geometry, step[:, 0], step[:, 1])
+        scale = model.log_scale + step[:, 2]
+        spread = 1.4826 * float(np.median(np.abs(now.residual) * np.sqrt(now.weight)))
+        noise = float(np.clip(model.noise * np.clip(spread, 0.7, 1.4), 0.01, 1.0))
+        model = replace(model, log_scale=scale - scale.mean(), noise=noise)
+        if np.sqrt(np.mean(step[:, :2] ** 2)) < np.radians(spec.settled_deg):
+            break
+    return geometry, model, normal
+
+
+def _grid_search(geometry: Geometry, data: Measurements, model: Model, spec: OrientationSpec) -> Geometry:
+    """Each frame's best (a, b) on a grid of ±search_deg, intensities of the reflections held.
+
+    Minimises Σ (sqrt(I) - κ sqrt(I_h P))² with κ fitted (C5, p = 0.5).
+    """
+    now = evaluate(geometry, data, model, spec)
+    steps = np.radians(np.arange(-spec.search_deg, spec.search_deg + 1e-9, spec.search_step_deg))
+    grid = np.array([(a, b) for a in steps for b in steps])
+    g_lab = np.einsum("mij,mj->mi", geometry.rotations()[data.frame], data.hkl @ geometry.ub.T)
+    g = np.linalg.norm(g_lab, axis=1)
+    s = g_lab[:, 2] - 0.5 * geometry.wavelength * g**2
+    root, full = np.sqrt(np.maximum(data.intensity, 0.0)), now.full[data.reflection]
+    best = np.zeros((len(geometry), 2))
+    for i in range(len(geometry)):
+        own = np.nonzero((data.frame == i) & (full > 0))[0]
+        if len(own) < spec.min_spots:
+            continue
+        shifted = s[own, None] + now.by_tilt[own] @ grid.T
+        wide = np.repeat(g[own], len(grid))
+        distance = np.hypot(*now.by_tilt[own].T)
+        p, _ = rocking_profile(shifted.ravel(), wide, np.repeat(distance, len(grid)), model.shape)
+        root_model = np.sqrt(full[own, None] * p.reshape(len(own), -1))
+        kappa = (root[own] @ root_model) / (root_model**2).sum(axis=0)
+        cost = ((root[own, None] - kappa * root_model) ** 2).sum(axis=0)
+        best[i] = grid[int(np.argmin(cost))]
+    return tilted(geometry, best[:, 0], best[:, 1])
+
+
+def fit_shape(geometry: Geometry, data: Measurements, model: Model, spec: OrientationSpec) -> Model:
+    """Width, mosaicity and (with precession) semi-angle of the rocking curve at fixed orientations.
+
+    Least squares of the weighted residuals with the weights of the start; width and mosaicity are correlated,
+    so their logarithms carry weak priors, and the semi-angle one of `semi_angle_error` about its nominal value.
+    """
+    weight = np.sqrt(evaluate(geometry, data, model, spec).weight)
+    nominal = geometry.semi_angle
+    start = np.array([np.log(model.shape.width), np.log(model.shape.mosaicity), 0.0])
+
+    def shape_of(p: Array) -> RockingShape:
+        semi = nominal * (1 + p[2]) if nominal > 0 else 0.0
+        return RockingShape(float(np.exp(p[0])), float(np.exp(p[1])), semi, model.shape.half_sweep)
+
+    def residual(p: Array) -> Array:
+        found = evaluate(geometry, data, replace(model, shape=shape_of(p)), spec)
+        prior = [(p[0] - np.log(spec.width)) / 1.0, (p[1] - np.log(np.radians(spec.mosaicity_deg))) / 1.0,
+                 p[2] / spec.semi_angle_error]  # fmt: skip
+        return np.concatenate([weight * found.residual, prior])
+
+    if nominal > 0:
+        start[2] = model.shape.semi_angle / nominal - 1
+    low, high = start - [1.5, 1.5, 0.1], start + [1.5, 1.5, 0.1]
+    fit = least_squares(residual, start, bounds=(low, high), diff_step=1e-3, x_scale=[0.3, 0.3, 0.01], max_nfev=8)
+    return replace(model, shape=shape_of(fit.x))

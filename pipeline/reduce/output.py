@@ -1,0 +1,172 @@
+"""The files of a reduction: lists for SHELX, .cif_pets for dynamical refinement, statistics as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nanoed.pipeline.io.cif_pets import PetsData, write_cif_pets, zone_axes
+from nanoed.pipeline.io.hkl import write_hkl, write_ins
+from nanoed.pipeline.reduce.lattice import Lattice
+from nanoed.pipeline.reduce.merge import Merged
+from nanoed.pipeline.reduce.orientation import Oriented
+from nanoed.pipeline.reduce.peaks import Peaks
+from nanoed.pipeline.reduce.profile import Profile
+from nanoed.pipeline.reduce.search import Detector
+from nanoed.pipeline.reduce.symmetry import absent, laue_rotations, possible
+from nanoed.pipeline.spec import ReduceSpec
+from nanoed.sim.dataset import Nominal
+from nanoed.sim.physics.errors import InputError
+
+if TYPE_CHECKING:
+    from nanoed.pipeline.reduce.reduce import Reduction
+
+OBSERVED = 3.0  # a reflection is observed when I > 3 sigma(I)
+
+
+def frame_table(
+    nominal: Nominal, peaks: Peaks, lattice: Lattice, oriented: Oriented, blank: NDArray[np.bool_]
+) -> pd.DataFrame:
+    """One row per frame: nominal and refined angles (degrees), centre (pixels), scale, peaks, expected tilt error."""
+    geometry = oriented.geometry
+    n = len(geometry)
+    angles = np.degrees(np.column_stack([geometry.alpha, geometry.beta, geometry.omega]))
+    sd = np.degrees(np.hypot(oriented.sd[:, 0], oriented.sd[:, 1]))
+    return pd.DataFrame(
+        {
+            "frame": np.arange(n),
+            "alpha_nominal_deg": nominal.alpha_deg,
+            "alpha_deg": angles[:, 0],
+            "beta_deg": angles[:, 1],
+            "omega_deg": angles[:, 2],
+            "centre_x_px": geometry.centres[:, 0],
+            "centre_y_px": geometry.centres[:, 1],
+            "scale": np.exp(oriented.model.log_scale),
+            "n_peaks": np.bincount(peaks.frame, minlength=n),
+            "n_indexed": lattice.matched,
+            "tilt_su_deg": sd,
+            "blank": blank,
+        }
+    )
+
+
+def statistics_of(
+    detector: Detector,
+    peaks: Peaks,
+    lattice: Lattice,
+    oriented: Oriented,
+    profile: Profile,
+    spots: pd.DataFrame,
+    merged: Merged,
+    spec: ReduceSpec,
+) -> dict[str, Any]:
+    """The numbers that matter, for reduction.json, log and tables."""
+    geometry, shape = oriented.geometry, oriented.model.shape
+    rotations = laue_rotations(spec.laue_class, spec.spacegroup)
+    unique = merged.reflections
+    g = np.linalg.norm(unique[["h", "k", "l"]].to_numpy(float) @ geometry.ub.T, axis=1)
+    limit = min(2 * spec.coverage_s_max, spec.d_star_max)
+    allowed = possible(geometry.ub, 2 * spec.coverage_s_max, rotations, spec.spacegroup)
+    ellipse = geometry.ellipse
+    forbidden = spots[absent(spots[["h", "k", "l"]].to_numpy(np.int64), spec.spacegroup)]
+    return {
+        "n_all": len(unique),
+        "n_obs": int((unique["I"] > OBSERVED * unique["sigma"]).sum()),
+        "n_measured": int(merged.unmerged["used"].sum()),
+        "n_outliers": merged.n_outliers,
+        "n_spots": len(spots),
+        "r_int": merged.r_int,
+        "cc_half": merged.cc_half,
+        "redundancy": merged.redundancy,
+        "coverage": float((g <= limit).sum() / allowed) if allowed else float("nan"),
+        "coverage_s_max": spec.coverage_s_max,
+        "n_possible": allowed,
+        "error_model": {"s_fac": merged.errors.s_fac, "s_add": merged.errors.s_add},
+        "cell": list(geometry.cell),
+        "ub": geometry.ub.tolist(),
+        "wavelength": geometry.wavelength,
+        "axis_azimuth_deg": float(np.degrees(np.median(geometry.omega))),
+        "distortion": {"ellipse": [ellipse.real, ellipse.imag], "amplitude": abs(ellipse),
+                       "azimuth_deg": float(np.degrees(np.angle(ellipse)) / 2)},
+        "rocking_curve": {"width_1_A": shape.width, "mosaicity_deg": float(np.degrees(shape.mosaicity)),
+                          "semi_angle_deg": float(np.degrees(shape.semi_angle)), "model_error": oriented.model.noise},
+        "smoothing": {name: {"drift_deg": s.drift_deg, "length_deg": s.length_deg, "jitter_deg": s.jitter_deg}
+                      for name, s in zip(("alpha", "beta"), oriented.smoothing, strict=True)},
+        "gain": detector.gain,
+        "spot_sigma_px": detector.spot_sigma,
+        "spot_core_px": profile.core,
+        "n_peaks": len(peaks),
+        "indexed_fraction": lattice.fraction,
+        "peak_scatter_px": lattice.scatter,
+        "forbidden_i_over_sigma": float((forbidden["I"] / forbidden["sigma"]).mean()) if len(forbidden) else None,
+    }  # fmt: skip
+
+
+def pets_data(result: Reduction, spec: ReduceSpec, nominal: Nominal) -> PetsData:
+    """Per-frame intensities and orientations in the terms of PETS2; frames are numbered from 1."""
+    frames = result.frames[~result.frames["blank"]]
+    shape = result.oriented.model.shape
+    semi = np.degrees(shape.semi_angle) if nominal.protocol == "precession" else nominal.rotation_deg / 2
+    zones = pd.DataFrame(
+        {
+            "id": frames["frame"].to_numpy() + 1,
+            "semi_angle": np.full(len(frames), semi),
+            "alpha": frames["alpha_deg"].to_numpy(),
+            "beta": frames["beta_deg"].to_numpy(),
+            "omega": frames["omega_deg"].to_numpy(),
+            "scale": frames["scale"].to_numpy(),
+        }
+    )
+    u, v, w = zone_axes(result.geometry.ub, zones).T
+    zones.insert(1, "u", u)
+    zones.insert(2, "v", v)
+    zones.insert(3, "w", w)
+    reflections = result.spots[["h", "k", "l", "I", "sigma"]].copy()
+    reflections["zone"] = result.spots["frame"].to_numpy() + 1
+    kind = "precession" if nominal.protocol == "precession" else "continuous rotation"
+    aperture = spec.integration.aperture_px or spec.integration.aperture_cores * result.profile.core
+    extra = {
+        "data collection geometry": kind,
+        "dstarmax": f"{spec.d_star_max:.3f}",
+        "RC width": f"{shape.width:.5f}",
+        "mosaicity": f"{np.degrees(shape.mosaicity):.3f}",
+        "rotation axis position": f"{np.degrees(np.median(result.geometry.omega)):.3f}",
+        "reflection size": f"{2 * aperture:.3f}",
+        "integration mode": "fit profile",
+        "Virtual frame settings: number of merged frames": "1",
+        "step between frames": "1",
+        "sum all intensities": "0",
+    }
+    return PetsData(result.geometry.cell, result.geometry.wavelength, result.geometry.ub, zones, reflections, extra)
+
+
+def write_reduction(out_dir: str | os.PathLike[str], result: Reduction, spec: ReduceSpec, nominal: Nominal) -> None:
+    """Write all files of a reduction into out_dir; raises InputError where it cannot be written."""
+    folder = Path(out_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scale = write_hkl(folder / "merged.hkl", result.merged.reflections)
+        unmerged = result.merged.unmerged
+        write_hkl(folder / "unmerged.hkl", unmerged[unmerged["used"]])
+        group = spec.spacegroup or "P 1"
+        write_ins(folder / "merged.ins", "nanoed", result.geometry.wavelength, result.geometry.cell, group,
+                  spec.composition)  # fmt: skip
+        write_cif_pets(folder / "frames.cif_pets", pets_data(result, spec, nominal))
+        record = {
+            "statistics": result.statistics | {"merged_hkl_scale": scale},
+            "frames": result.frames.to_dict(orient="list"),
+            "settings": spec.model_dump(mode="json"),
+        }
+        target = folder / "reduction.json"
+        part = target.with_name(target.name + ".part")
+        part.write_text(json.dumps(record, indent=1, allow_nan=True) + "\n", encoding="utf-8")
+        part.replace(target)
+    except OSError as error:
+        raise InputError(f"cannot write: {error.strerror or error}", file=folder, field="out_dir",
+                         value=str(folder), allowed="a writable folder with free space") from error  # fmt: skip

@@ -1,0 +1,128 @@
+"""From a data set to intensities: the order of the steps."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from nanoed.pipeline.reduce.curvefit import fit_intensities
+from nanoed.pipeline.reduce.geometry import Geometry
+from nanoed.pipeline.reduce.lattice import Lattice, find_lattice
+from nanoed.pipeline.reduce.merge import Merged, merge
+from nanoed.pipeline.reduce.orientation import Measurements, Oriented, evaluate, refine_orientations
+from nanoed.pipeline.reduce.output import frame_table, statistics_of, write_reduction
+from nanoed.pipeline.reduce.profile import Profile
+from nanoed.pipeline.reduce.rocking import RockingShape
+from nanoed.pipeline.reduce.search import Detector, detector_of, search
+from nanoed.pipeline.reduce.series import Progress
+from nanoed.pipeline.reduce.spots import integrate, spot_profile
+from nanoed.pipeline.reduce.symmetry import absent, laue_rotations, representative
+from nanoed.pipeline.spec import ReduceSpec
+from nanoed.sim.dataset import DataSet, open_dataset
+from nanoed.sim.physics.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reduction:
+    """Result of `reduce`.
+
+    geometry : refined, orientations included.  spots : per frame and reflection, columns of spots.integrate.
+    fitted : one row per measured hkl, columns of curvefit.  merged : the unique list.
+    frames : columns of output.frame_table.  statistics : what reduction.json holds.
+    """
+
+    geometry: Geometry
+    oriented: Oriented
+    profile: Profile
+    spots: pd.DataFrame
+    fitted: pd.DataFrame
+    merged: Merged
+    frames: pd.DataFrame
+    statistics: dict[str, Any]
+
+
+def reduce(
+    data_dir: str | os.PathLike[str],
+    spec: ReduceSpec,
+    out_dir: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Reduction:
+    """Reduce a data set; with out_dir write merged.hkl, merged.ins, unmerged.hkl, frames.cif_pets, reduction.json.
+
+    The result does not depend on `workers`. Raises InputError for a data set that cannot be read, frames
+    without peaks, and a cell that does not index them.
+    """
+    with open_dataset(data_dir) as dataset, threadpool_limits(1):
+        result = _reduced(dataset, spec, workers, progress)
+        if out_dir is not None:
+            write_reduction(out_dir, result, spec, dataset.nominal)
+    return result
+
+
+def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progress | None) -> Reduction:
+    tell = progress or (lambda stage, done, total: None)
+    tell("noise", 0, 1)
+    detector = detector_of(dataset, spec)
+    peaks, centres = search(dataset, detector, spec, workers, progress)
+    tell("lattice", 0, 1)
+    lattice = find_lattice(dataset.nominal, peaks, centres, spec)
+    blank = lattice.matched < spec.positions.min_peaks
+    tell("profile", 0, 1)
+    profile = spot_profile(dataset, lattice.geometry, detector, spec)
+    margin = np.radians(spec.orientation.margin_deg)
+    spots = integrate(dataset, lattice.geometry, profile, detector, spec, margin, workers, progress)
+    tell("orientations", 0, 1)
+    data = measurements(spots[~blank[spots["frame"]]], spec)
+    oriented = refine_orientations(lattice.geometry, data, first_shape(lattice.geometry, spec), spec.orientation)
+    spots = integrate(dataset, oriented.geometry, profile, detector, spec, 0.0, workers, progress)
+    spots = spots[~blank[spots["frame"]]].reset_index(drop=True)
+    tell("merging", 0, 1)
+    data = measurements(spots, spec)
+    calculated = evaluate(oriented.geometry, data, oriented.model, spec.orientation)
+    fitted = fit_intensities(oriented.geometry, data, oriented.model, calculated)
+    fitted = fitted[fitted["recorded"] >= spec.merging.min_recorded].reset_index(drop=True)
+    if fitted.empty:
+        raise InputError("no reflection was recorded in full", file=dataset.path, field="merging.min_recorded",
+                         value=spec.merging.min_recorded, allowed="a smaller value")  # fmt: skip
+    merged = merge(fitted, laue_rotations(spec.laue_class, spec.spacegroup), spec.merging)
+    frames = frame_table(dataset.nominal, peaks, lattice, oriented, blank)
+    numbers = statistics_of(detector, peaks, lattice, oriented, profile, spots, merged, spec)
+    return Reduction(oriented.geometry, oriented, profile, spots, fitted, merged, frames, numbers)
+
+
+def first_shape(geometry: Geometry, spec: ReduceSpec) -> RockingShape:
+    """Rocking curve before it is fitted: widths of the spec, nominal precession or rotation."""
+    settings = spec.orientation
+    width, mosaicity = settings.width, np.radians(settings.mosaicity_deg)
+    return RockingShape(width, float(mosaicity), geometry.semi_angle, geometry.half_sweep)
+
+
+def measurements(spots: pd.DataFrame, spec: ReduceSpec) -> Measurements:
+    """Spots of reflections that the space group allows, sorted by reflection, families by Laue class."""
+    hkl = spots[["h", "k", "l"]].to_numpy(np.int64)
+    keep = ~absent(hkl, spec.spacegroup)
+    unique, reflection = np.unique(hkl[keep], axis=0, return_inverse=True)
+    rotations = laue_rotations(spec.laue_class, spec.spacegroup)
+    _, family = np.unique(representative(unique, rotations), axis=0, return_inverse=True)
+    order = np.argsort(reflection, kind="stable")
+    table = spots[keep].iloc[order]
+    return Measurements(
+        table["frame"].to_numpy(np.int64),
+        reflection[order].astype(np.int64),
+        family.astype(np.int64),
+        table["I"].to_numpy(float),
+        table["sigma"].to_numpy(float),
+        hkl[keep][order],
+    )
+
+
+__all__ = ["Detector", "Lattice", "Reduction", "reduce"]

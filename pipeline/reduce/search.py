@@ -1,0 +1,75 @@
+"""First pass over the frames: noise, spot size, peaks and pattern centres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanoed.pipeline.reduce.centre import direct_beam, friedel_centre
+from nanoed.pipeline.reduce.noise import block_moments, estimate_gain
+from nanoed.pipeline.reduce.peaks import Cleaned, Peaks, clean, find_peaks, join, spot_sigma
+from nanoed.pipeline.reduce.series import Progress, over_frames, read_frame, spread_out, valid_pixels
+from nanoed.pipeline.spec import ReduceSpec
+from nanoed.sim.dataset import DataSet
+from nanoed.sim.physics.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """What the frames say of the detector: gain = var/mean of the counts, Gaussian width of the spots in pixels."""
+
+    gain: float
+    spot_sigma: float
+
+
+def detector_of(dataset: DataSet, spec: ReduceSpec) -> Detector:
+    """Gain and spot width from a sample of frames; values given in the spec are kept."""
+    sigma, gain = spec.peaks.spot_sigma_px or 1.2, spec.noise.gain or 1.0
+    for _ in range(2):
+        sigmas, moments = [], []
+        for i in spread_out(len(dataset), spec.noise.sample_frames):
+            frame, cleaned, _, peaks = _looked_at(dataset, i, Detector(gain, sigma), spec)
+            moments.append(block_moments(cleaned, spec.noise.block_px))
+            if len(peaks) >= spec.positions.min_peaks:
+                sigmas.append(spot_sigma(frame, cleaned, peaks))
+        if spec.noise.gain is None:
+            gain = estimate_gain(*(np.concatenate(m) for m in zip(*moments, strict=True)))
+        if spec.peaks.spot_sigma_px is None and sigmas:
+            sigma = float(np.median(sigmas))
+    return Detector(gain, sigma)
+
+
+def search(
+    dataset: DataSet, detector: Detector, spec: ReduceSpec, workers: int, progress: Progress | None
+) -> tuple[Peaks, Array]:
+    """Peaks of all frames and pattern centres (n, 2); raises InputError where hardly any peak is found."""
+
+    def one(i: int) -> tuple[Peaks, Array]:
+        _, _, centre, peaks = _looked_at(dataset, i, detector, spec)
+        return peaks, friedel_centre(peaks.pixels, centre, spec.peaks.friedel_reach_px)
+
+    results = list(over_frames(one, range(len(dataset)), workers, "peaks", progress))
+    peaks = join([p for p, _ in results])
+    if len(peaks) < spec.positions.min_peaks:
+        raise InputError(
+            f"no peaks found in {len(dataset)} frames", file=dataset.path, field="peaks.i_over_sigma",
+            value=spec.peaks.i_over_sigma, allowed="a threshold that leaves at least 4 peaks",
+        )  # fmt: skip
+    return peaks, np.array([c for _, c in results])
+
+
+def _looked_at(
+    dataset: DataSet, i: int, detector: Detector, spec: ReduceSpec
+) -> tuple[Array, Cleaned, Array, Peaks]:
+    """Frame i with its background, direct-beam centre and peaks."""
+    nominal = dataset.nominal
+    frame = read_frame(dataset, i)
+    radius = spec.peaks.d_star_min / nominal.a_per_px
+    centre = direct_beam(frame, 2 * detector.spot_sigma, radius)
+    valid = valid_pixels(frame, centre, radius, nominal.saturation)
+    cleaned = clean(frame, valid, centre, detector.spot_sigma, detector.gain, spec.peaks)
+    return frame, cleaned, centre, find_peaks(i, cleaned, valid, detector.spot_sigma, spec.peaks)

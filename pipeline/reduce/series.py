@@ -1,0 +1,51 @@
+"""Work over the frames of a series: ordered, on a few threads, a few frames in memory at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanoed.sim.dataset import DataSet
+
+Array = NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
+
+
+def over_frames(
+    work: Callable[[int], T], indices: Sequence[int], workers: int, stage: str, progress: Progress | None
+) -> Iterator[T]:
+    """work(i) for every index, yielded in order whatever the number of threads."""
+    total = len(indices)
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        waiting: deque[Future[T]] = deque()
+        for done, i in enumerate(indices):
+            waiting.append(pool.submit(work, i))
+            if len(waiting) > workers + 1:
+                yield waiting.popleft().result()
+            if progress:
+                progress(stage, done + 1, total)
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def spread_out(n: int, count: int) -> list[int]:
+    """At most `count` indices evenly over range(n)."""
+    return sorted({int(i) for i in np.linspace(0, n - 1, min(count, n)).round()})
+
+
+def read_frame(dataset: DataSet, i: int) -> Array:
+    """Frame i as float64 counts, (ny, nx)."""
+    return dataset.frame(i).astype(np.float64)
+
+
+def valid_pixels(frame: Array, centre: Array, radius_px: float, saturation: float) -> NDArray[np.bool_]:
+    """(ny, nx) False within radius_px of the direct beam, on saturated and on impossible pixels."""
+    y, x = np.ogrid[: frame.shape[0], : frame.shape[1]]
+    outside = (x + 0.5 - centre[0]) ** 2 + (y + 0.5 - centre[1]) ** 2 > radius_px**2
+    return outside & (frame < saturation) & (frame >= 0)
