@@ -102,7 +102,6 @@ def frame_intensities(
     _frame_forward(
         cast.g,
         cast.g_select,
-        cast.forced,
         cast.flat,
         potential.centre,
         potential.box,
@@ -132,7 +131,7 @@ def frame_jacobian(
     """Intensities of one frame (n,) and, if asked for, their derivatives (n, p + 3).
 
     As `frame_intensities`, with the beams selected at the orientation `ub_select`, so that a search over
-    orientations keeps them, and every reflection of hkl kept as a beam throughout. Columns: the potential's p
+    orientations keeps them. Columns: the potential's p
     parameters; tilts of the frame about the lab's x and y, rad; log thickness (all nodes scale together).
     """
     cast = _cast(potential, ub_lab, ub_select, rotations, potential.g_max, s_max, hkl)
@@ -143,7 +142,6 @@ def frame_jacobian(
         _frame_forward(
             cast.g,
             cast.g_select,
-            cast.forced,
             cast.flat,
             potential.centre,
             potential.box,
@@ -160,7 +158,7 @@ def frame_jacobian(
     _frame_jacobian(
         cast.g,
         cast.g_select,
-        cast.forced,
+        cast.scored,
         cast.flat,
         potential.centre,
         potential.box,
@@ -178,13 +176,13 @@ def frame_jacobian(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cast:
-    """Beams that may take part in a frame. g, g_select : (n, 3) 1/Å; forced : (n,) always kept."""
+    """Beams that may take part in a frame. g, g_select : (n, 3) 1/Å; scored : (n,) asked for."""
 
     hkl: IntArray
     flat: IntArray
     g: Array
     g_select: Array
-    forced: NDArray[np.bool_]
+    scored: NDArray[np.bool_]
 
 
 def _cast(
@@ -196,17 +194,16 @@ def _cast(
     s_max: float,
     hkl: IntArray,
 ) -> _Cast:
-    """Beams that come within s_max in at least one rotation, 000 first, and the forced ones."""
+    """Beams that come within s_max in at least one rotation, 000 first."""
     wavelength = wavelength_A(potential.voltage_kv)
     g = potential.hkl @ ub_select.T
     length = np.linalg.norm(g, axis=1)
     widest = np.linalg.norm(rotations[:, 2] - np.array([0.0, 0.0, 1.0]), axis=1).max()
     near = (np.abs(excitation_errors(g, wavelength)) <= s_max + widest * length) & (length <= g_max)
-    forced = np.isin(potential.flat, hkl @ _stride(potential))
-    near |= forced
-    near[0] = forced[0] = True
+    near[0] = True
     kept = potential.hkl[near]
-    return _Cast(kept, potential.flat[near], kept @ ub.T, kept @ ub_select.T, forced[near])
+    scored = np.isin(potential.flat[near], hkl @ _stride(potential))
+    return _Cast(kept, potential.flat[near], kept @ ub.T, kept @ ub_select.T, scored)
 
 
 def _stride(potential: PotentialTable) -> IntArray:
@@ -249,9 +246,9 @@ def _bessel(x: float, n: int) -> Array:
 
 
 @nb.njit(cache=True, nogil=True)
-def _terms(phase: float) -> int:
-    """Chebyshev terms that carry exp(i x) for |x| <= phase to rounding."""
-    return int(phase + 9.0 * phase ** (1 / 3) + 14)
+def _terms(phase: float, reach: float) -> int:
+    """Chebyshev terms that carry exp(i x) for |x| <= phase; reach 9: to rounding, 6: to 1e-7."""
+    return int(phase + reach * phase ** (1 / 3)) + 12
 
 
 @nb.njit(cache=True, nogil=True)
@@ -274,16 +271,14 @@ def _coefficients(scale: float, thickness: Array, n: int) -> Any:
 
 
 @nb.njit(cache=True, nogil=True)
-def _selected(
-    g_select: Array, forced: NDArray[np.bool_], row: Array, wavelength: float, s_max: float
-) -> IntArray:
+def _selected(g_select: Array, row: Array, wavelength: float, s_max: float) -> IntArray:
     """Indices of the beams of one rotation, whose third row is `row`; 000 stays first."""
     out = np.empty(g_select.shape[0], np.int64)
     n = 0
     for i in range(g_select.shape[0]):
         x, y, z = g_select[i, 0], g_select[i, 1], g_select[i, 2]
         s = row[0] * x + row[1] * y + row[2] * z - 0.5 * wavelength * (x * x + y * y + z * z)
-        if forced[i] or abs(s) <= s_max:
+        if i == 0 or abs(s) <= s_max:
             out[n] = i
             n += 1
     return out[:n]
@@ -351,7 +346,6 @@ def _chebyshev(a: NDArray[Any], middle: float, half: float, n: int) -> Any:
 def _frame_forward(
     g: Array,
     g_select: Array,
-    forced: NDArray[np.bool_],
     flat: IntArray,
     centre: int,
     box: NDArray[Any],
@@ -365,14 +359,14 @@ def _frame_forward(
 ) -> None:
     """Add the intensities of all rotations to out (n,)."""
     for r in range(rows.shape[0]):
-        beams = _selected(g_select, forced, rows[r], wavelength, s_max)
+        beams = _selected(g_select, rows[r], wavelength, s_max)
         two_ks, m = _diagonal(g, beams, rows[r], wavelength)
         a = _matrix(flat, beams, centre, box, 0, m)
         for i in range(beams.size):
             a[i, i] = two_ks[i] * m[i] ** 2
         middle, half = _bounds(a)
         scale = np.pi * wavelength * half
-        n = _terms(scale * thickness.max())
+        n = _terms(scale * thickness.max(), 9.0)
         even, odd, _, _ = _coefficients(scale, thickness, n)
         _, t = _chebyshev(a, middle, half, n)
         psi = np.dot(even.astype(box.dtype), t) + 1j * np.dot(odd.astype(box.dtype), t)
@@ -395,51 +389,54 @@ def _sources(
     t: NDArray[Any],
     wavelength: float,
 ) -> Any:
-    """(∂A/∂p) T_n for every parameter and both tilts, (p + 2, N, terms), and ∂ln M/∂tilt, (2, N).
+    """(∂A/∂p) T_n for every parameter and both tilts, (terms, N, p + 2), and ∂ln M/∂tilt, (2, N).
 
     With A = M Ã M: ∂A = m A + A m + M ∂(2KS) M, m = ∂ln M.
     """
-    size, p = beams.size, box.shape[1] - 1
-    tt = np.ascontiguousarray(t.T)
-    out = np.empty((p + 2, size, t.shape[0]), box.dtype)
-    for q in range(p):
-        out[q] = np.dot(_matrix(flat, beams, centre, box, 1 + q, m), tt)
-    at = np.dot(a, tt)
-    d_ln_m = np.empty((2, size))
+    size, p = beams.size, box.shape[1] + 1
+    stack = np.zeros((size, size * p), box.dtype)
+    for i in range(size):
+        base = flat[beams[i]] + centre
+        for j in range(size):
+            if i != j:
+                place, mm = base - flat[beams[j]], m[i] * m[j]
+                for q in range(p - 2):
+                    stack[j, i * p + q] = box[place, 1 + q] * mm
+    out = np.dot(t, stack).reshape(t.shape[0], size, p)
+    turned = np.ascontiguousarray(a.T)
+    at = np.dot(t, turned)
+    d_ln_m, d_two_ks = np.empty((2, size)), np.empty((2, size))
     for q in range(2):
         for i in range(size):
             x, y, z = g[beams[i], 0], g[beams[i], 1], g[beams[i], 2]
             d_gz = row[2] * y - row[1] * z if q == 0 else row[0] * z - row[2] * x
             gz = row[0] * x + row[1] * y + row[2] * z
             d_ln_m[q, i] = 0.5 * d_gz * wavelength / (1 - gz * wavelength)
-            out[p + q, i] = d_ln_m[q, i] * at[i] + (2 * d_gz / wavelength * m[i] ** 2) * tt[i]
-        out[p + q] += np.dot(a, tt * d_ln_m[q].astype(box.dtype).reshape(size, 1))
+            d_two_ks[q, i] = 2 * d_gz / wavelength * m[i] ** 2
+        atm = np.dot(t * d_ln_m[q].astype(box.dtype), turned)
+        for n in range(t.shape[0]):
+            for i in range(size):
+                out[n, i, p - 2 + q] = d_ln_m[q, i] * at[n, i] + d_two_ks[q, i] * t[n, i] + atm[n, i]
     return out, d_ln_m
 
 
 @nb.njit(cache=True, nogil=True)
 def _slopes(x2: NDArray[Any], half: float, sources: NDArray[Any]) -> NDArray[Any]:
     """∂T_m(X) e_0 / ∂p by the differentiated recursion, (terms, N p)."""
-    p, size, n = sources.shape
-    d = np.zeros((n, size * p), x2.dtype)
-    w = np.empty((size, p), x2.dtype)
-    for m in range(n - 1):
-        for q in range(p):
-            for i in range(size):
-                w[i, q] = sources[q, i, m]
-        if m == 0:
-            d[1] = w.reshape(size * p) / half
-        else:
-            new = np.dot(x2, d[m].reshape(size, p)) + (2 / half) * w
-            d[m + 1] = new.reshape(size * p) - d[m - 1]
-    return d
+    n, size, p = sources.shape
+    d = np.zeros((n, size, p), x2.dtype)
+    d[1] = sources[0] / half
+    for m in range(1, n - 1):
+        np.dot(x2, d[m], d[m + 1])
+        d[m + 1] += (2 / half) * sources[m] - d[m - 1]
+    return d.reshape(n, size * p)
 
 
 @nb.njit(cache=True, nogil=True)
 def _frame_jacobian(
     g: Array,
     g_select: Array,
-    forced: NDArray[np.bool_],
+    scored: NDArray[np.bool_],
     flat: IntArray,
     centre: int,
     box: NDArray[Any],
@@ -452,17 +449,17 @@ def _frame_jacobian(
     out: Array,
     slope: Array,
 ) -> None:
-    """Add intensities (n,) and derivatives (n, p + 3) of all rotations; derivatives of the forced beams only."""
+    """Add intensities (n,) and derivatives (n, p + 3) of all rotations; derivatives of the scored beams only."""
     p = box.shape[1] + 1
     for r in range(rows.shape[0]):
-        beams = _selected(g_select, forced, rows[r], wavelength, s_max)
+        beams = _selected(g_select, rows[r], wavelength, s_max)
         two_ks, m = _diagonal(g, beams, rows[r], wavelength)
         a = _matrix(flat, beams, centre, box, 0, m)
         for i in range(beams.size):
             a[i, i] = two_ks[i] * m[i] ** 2
         middle, half = _bounds(a)
         scale = np.pi * wavelength * half
-        n = _terms(scale * thickness.max())
+        n = _terms(scale * thickness.max(), 6.0)
         even, odd, d_even, d_odd = _coefficients(scale, thickness, n)
         even, odd = even.astype(box.dtype), odd.astype(box.dtype)
         x2, t = _chebyshev(a, middle, half, n)
@@ -477,7 +474,7 @@ def _frame_jacobian(
                 wave = psi[k, i]
                 intensity = share * (wave.real**2 + wave.imag**2)
                 out[beams[i]] += intensity
-                if forced[beams[i]]:
+                if scored[beams[i]]:
                     for q in range(p):
                         change = d_even_psi[k, i * p + q] + 1j * d_odd_psi[k, i * p + q]
                         value = 2 * share * (wave.real * change.real + wave.imag * change.imag)
