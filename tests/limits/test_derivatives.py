@@ -1,0 +1,93 @@
+"""Analytic derivatives against central differences: structure factors and intensities of a frame."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from goldens import shipped
+
+from nanoed.sim.physics.bloch import frame_jacobian, potential_table
+from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.geometry import excitation_errors, frame_matrix, rot_x, rot_y
+from nanoed.sim.physics.sampling import precession_rotations
+from nanoed.sim.physics.scattering import structure_factor_derivatives, structure_factors
+
+KV, G_MAX, S_MAX = 200.0, 1.2, 0.015
+THICKNESS, WEIGHTS = np.array([60.0, 180.0, 290.0]), np.array([0.2, 0.5, 0.3])
+ROTATIONS, SHARES = precession_rotations(0.02, 3), np.array([0.5, 0.2, 0.3])
+STEP = 1e-4
+
+
+def central(function: Callable[[float], np.ndarray], step: float = STEP) -> np.ndarray:
+    """Fourth-order central difference at 0."""
+    near, far = function(step) - function(-step), function(2 * step) - function(-2 * step)
+    return (8 * near - far) / (12 * step)
+
+
+def moved(crystal: Crystal, site: int, quantity: int, change: float) -> Crystal:
+    """The crystal with x, y, z (0-2), occupancy (3) or U_iso (4) of a site changed."""
+    name = ("xyz", "xyz", "xyz", "occupancy", "u_iso")[quantity]
+    values = getattr(crystal, name).copy()
+    if quantity < 3:
+        values[site, quantity] += change
+    else:
+        values[site] += change
+    return replace(crystal, **{name: values})
+
+
+def jacobian_of(crystal: Crystal, parameters: list[tuple[int, int]]) -> np.ndarray:
+    """One parameter for each (site, quantity); (sites, 11, p)."""
+    jacobian = np.zeros((len(crystal.labels), 11, len(parameters)))
+    for column, (site, quantity) in enumerate(parameters):
+        jacobian[site, quantity, column] = 1
+    return jacobian
+
+
+@pytest.mark.parametrize("name", ["brookite", "quartz"])
+def test_structure_factors(name: str) -> None:
+    crystal = shipped(name)
+    crystal = replace(crystal, u_ij=np.full_like(crystal.u_ij, np.nan))
+    hkl = np.array([[2, 1, 0], [1, 1, 1], [0, 2, 3], [-3, 1, 2], [4, 0, -2]])
+    parameters = [(site, quantity) for site in range(2) for quantity in range(5)]
+    value, slope = structure_factor_derivatives(crystal, hkl, "peng", jacobian_of(crystal, parameters))
+    assert value == pytest.approx(structure_factors(crystal, hkl, "peng"))
+    for column, (site, quantity) in enumerate(parameters):
+        expected = central(
+            lambda x, s=site, q=quantity: structure_factors(moved(crystal, s, q, x), hkl, "peng")
+        )
+        assert slope[:, column] == pytest.approx(expected, rel=1e-7, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["brookite", "quartz"])
+def test_intensities_of_a_frame(name: str) -> None:
+    crystal = shipped(name)
+    crystal = replace(crystal, u_ij=np.full_like(crystal.u_ij, np.nan))
+    parameters = [(0, 0), (1, 1), (1, 2), (1, 3), (0, 4)]
+    jacobian = jacobian_of(crystal, parameters)
+    potential = potential_table(crystal, KV, G_MAX, "peng", jacobian)
+    ub = frame_matrix(0.2, 0.3, 0.5) @ crystal.reciprocal_basis
+    s = excitation_errors(potential.hkl @ ub.T, 0.0250793)
+    hkl = potential.hkl[(np.abs(s) < 0.008) & potential.hkl.any(axis=1)]
+    assert len(hkl) > 8
+
+    def intensities(
+        change: float = 0.0, part: int = -1, tilt: tuple[float, float] = (0, 0), scale: float = 1
+    ):
+        made = crystal if part < 0 else moved(crystal, *parameters[part], change)
+        table = potential_table(made, KV, G_MAX, "peng")
+        turned = rot_x(tilt[0]) @ rot_y(tilt[1]) @ ub
+        sampling = (ROTATIONS, SHARES, scale * THICKNESS, WEIGHTS)
+        return frame_jacobian(table, turned, ub, *sampling, hkl, S_MAX, derivatives=False)[0]
+
+    found, slope = frame_jacobian(potential, ub, ub, ROTATIONS, SHARES, THICKNESS, WEIGHTS, hkl, S_MAX)
+    assert found == pytest.approx(intensities(), rel=1e-10, abs=1e-15)
+    expected = [central(lambda x, p=p: intensities(x, p)) for p in range(len(parameters))]
+    expected += [central(lambda x, q=q: intensities(tilt=(x * (1 - q), x * q)), 1e-5) for q in range(2)]
+    expected += [central(lambda x: intensities(scale=float(np.exp(x))))]
+    for column, difference in enumerate(expected):
+        largest = np.abs(difference).max()
+        assert largest > 0
+        assert slope[:, column] == pytest.approx(difference, abs=1e-6 * largest), column
+    wrong = -slope[:, len(parameters)]
+    assert np.abs(wrong - expected[len(parameters)]).max() > 1e-2 * np.abs(wrong).max()
