@@ -183,11 +183,17 @@ def simulate(
     from nanoed.sim.simulate import simulate as make
     from nanoed.studies.console import shown_progress
     from nanoed.studies.folder import placed
+    from nanoed.studies.run import room_bytes
 
     chosen = _case(case, overrides)
     crystal = chosen.crystal
     experiment = chosen.experiment.model_copy(update={"structure": crystal.name})
-    with shown_progress() as progress, placed(data, force) as frames, placed(truth, force) as envelope:
+    room = room_bytes(experiment)
+    with (
+        shown_progress() as progress,
+        placed(data, force, room=room) as frames,
+        placed(truth, force) as envelope,
+    ):
         make(experiment, crystal, frames, envelope, _workers(workers), progress)
 
 

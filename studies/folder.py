@@ -28,12 +28,13 @@ _REFUSALS = {
 
 
 @contextmanager
-def placed(out: Path, force: bool, entries: tuple[str, ...] = ()) -> Iterator[Path]:
+def placed(out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0) -> Iterator[Path]:
     """A fresh folder beside `out` that takes its place at the end; nothing is left of it after an error.
 
     Where `out` holds anything it is refused without `force`, with which `entries` (or whatever was written)
-    are replaced, the last of them last, and other files stay. Raises InputError for a folder that is refused,
-    cannot be made or cannot be filled.
+    are replaced, the last of them last, and other files stay. `room` bytes must be free at the start, for the
+    HDF5 library does not survive a disk that fills up under it. Raises InputError for a folder that is
+    refused, cannot be made or cannot be filled.
     """
     out = out.absolute()
     with refusals(out):
@@ -56,6 +57,7 @@ def placed(out: Path, force: bool, entries: tuple[str, ...] = ()) -> Iterator[Pa
         if out.exists() and not os.access(out, os.W_OK):
             raise InputError("read-only", file=out, field="--out", allowed="a writable folder")
         with refusals(out):
+            _reserve(work / "room", room)
             yield work
             _move(work, out, entries or tuple(sorted(os.listdir(work))))
     finally:
@@ -80,6 +82,18 @@ def refusals(out: Path) -> Iterator[None]:
             field="--out",
             allowed="a writable folder with free space",
         ) from error
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Claim `size` bytes of the disk for a moment; the system says whether there is room for them."""
+    if not size:
+        return
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    path.unlink()
 
 
 def _move(work: Path, out: Path, entries: tuple[str, ...]) -> None:

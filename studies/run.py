@@ -20,7 +20,9 @@ from threadpoolctl import threadpool_limits
 import nanoed
 from nanoed.pipeline.io.cif_pets import read_cif_pets
 from nanoed.sim.physics.crystal import Crystal, write_cif
+from nanoed.sim.protocol import nominal_alpha_deg
 from nanoed.sim.simulate import simulate
+from nanoed.sim.spec import Experiment
 from nanoed.sim.streams import stream
 from nanoed.sim.truth import read_truth
 from nanoed.studies.analysis import Analysis, Progress, analyse
@@ -82,9 +84,15 @@ def run_case(
     key = case.run_key
     if not force and is_done(out, key, keep):
         return Run(out, read_results(out / "results.csv"), reused=True)
-    with placed(out, force, ENTRIES) as work, threadpool_limits(1):
+    with placed(out, force, ENTRIES, room_bytes(case.experiment)) as work, threadpool_limits(1):
         _make(case, key, work, workers, keep, progress)
     return Run(out, read_results(out / "results.csv"), reused=False)
+
+
+def room_bytes(experiment: Experiment) -> int:
+    """Space that simulated data may need: frames without compression, and as much for the rest."""
+    nx, ny = experiment.instrument.detector_px
+    return 2 * 4 * nx * ny * len(nominal_alpha_deg(experiment.protocol))
 
 
 def is_done(out: Path, key: str, keep: Keep) -> bool:

