@@ -1,0 +1,71 @@
+"""Agreement of observed and calculated intensities, by the formulae of the field."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.scattering import to_unique
+
+Array = NDArray[np.float64]
+OBSERVED_SIGMA = 3.0
+
+
+def weights(intensity: Array, sigma: Array, instability: float) -> Array:
+    """w = 1 / (sigma² + (2 u I)²) of observed intensities (n,)."""
+    return 1 / (sigma**2 + (2 * instability * intensity) ** 2)
+
+
+def r_factor(observed: Array, calculated: Array) -> float:
+    """sum |F_o - F_c| / sum F_o of intensities (n,), with F = sqrt(max(I, 0)); fraction."""
+    f_o, f_c = np.sqrt(np.maximum(observed, 0)), np.sqrt(np.maximum(calculated, 0))
+    total = f_o.sum()
+    return float(np.abs(f_o - f_c).sum() / total) if total > 0 else float("nan")
+
+
+def wr_f(observed: Array, sigma: Array, calculated: Array, instability: float) -> float:
+    """wR on F, w = 1 / (sigma_F² + (u F)²), sigma_F = sigma / 2F with the floor of weak reflections; fraction.
+
+    sigma_F = sqrt(sigma) / 2 where F² < sigma: the s.u. of F of a reflection as strong as its s.u.
+    """
+    f_o, f_c = np.sqrt(np.maximum(observed, 0)), np.sqrt(np.maximum(calculated, 0))
+    sigma_f = sigma / (2 * np.maximum(f_o, np.sqrt(sigma)))
+    w = 1 / (sigma_f**2 + (instability * f_o) ** 2)
+    return float(np.sqrt((w * (f_o - f_c) ** 2).sum() / (w * f_o**2).sum()))
+
+
+def agreement(reflections: pd.DataFrame, n_parameters: int, instability: float) -> dict[str, float]:
+    """R_obs, R_all, wR_all (on F²), wR on F, GoF and counts, named as in the results table.
+
+    reflections : I_obs, sigma, I_calc on one scale. Observed: I > 3 sigma.
+    """
+    i_o, sigma, i_c = (reflections[name].to_numpy(float) for name in ("I_obs", "sigma", "I_calc"))
+    seen = i_o > OBSERVED_SIGMA * sigma
+    w = weights(i_o, sigma, instability)
+    chi2 = w * (i_o - i_c) ** 2
+    return {
+        "n_all": len(i_o),
+        "n_obs": int(seen.sum()),
+        "n_par": n_parameters,
+        "r_obs_pct": 100 * r_factor(i_o[seen], i_c[seen]),
+        "r_all_pct": 100 * r_factor(i_o, i_c),
+        "wr_all_pct": 100 * float(np.sqrt(chi2.sum() / (w * i_o**2).sum())),
+        "wr_f_pct": 100 * wr_f(i_o, sigma, i_c, instability),
+        "gof": float(np.sqrt(chi2.sum() / max(len(i_o) - n_parameters, 1))),
+        "gof_obs": float(np.sqrt(chi2[seen].sum() / max(int(seen.sum()) - n_parameters, 1))),
+    }
+
+
+def merged_r_obs_pct(reflections: pd.DataFrame, crystal: Crystal) -> float:
+    """MR(obs): R of observed reflections after merging Laue equivalents of scaled observed and calculated
+    intensities with weights 1 / sigma²; percent.
+    """
+    unique = to_unique(crystal, reflections[["h", "k", "l"]].to_numpy())
+    w = 1 / reflections["sigma"] ** 2
+    table = pd.DataFrame({"w": w, "o": w * reflections["I_obs"], "c": w * reflections["I_calc"]})
+    sums = table.groupby([unique[:, 0], unique[:, 1], unique[:, 2]]).sum()
+    observed, calculated = sums["o"] / sums["w"], sums["c"] / sums["w"]
+    seen = observed > OBSERVED_SIGMA / np.sqrt(sums["w"])
+    return 100 * r_factor(observed[seen].to_numpy(), calculated[seen].to_numpy())
