@@ -8,12 +8,11 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from nanoed.pipeline.io.cif_pets import PetsData, read_cif_pets
-from nanoed.pipeline.reduce.geometry import to_pixels
 from nanoed.pipeline.reduce.reduce import Reduction
+from nanoed.pipeline.reduce.rocking import rocking_profile
 from nanoed.pipeline.refine.result import Refinement
 from nanoed.sim.dataset import DataSet, open_dataset
 from nanoed.sim.physics.crystal import Crystal
-from nanoed.sim.physics.geometry import frame_matrix
 from nanoed.sim.truth import Truth
 from nanoed.studies.analysis import Analysis
 from nanoed.studies.case import HERE, Case, shipped_cases
@@ -25,6 +24,7 @@ from nanoed.studies.rows import frame_orientations, true_frames, with_refined_ti
 
 Array = NDArray[np.float64]
 FRAMES_SHOWN = (0.1, 0.5, 0.9)  # of the series
+RECORDED_FRAMES = 6  # a rocking curve is shown if so many frames saw it
 
 
 def collect_artefacts(
@@ -50,10 +50,14 @@ def collect_artefacts(
     if analysis.reduction is None:
         return
     pets = read_cif_pets(run_dir / "reduced" / "frames.cif_pets")
+    points, fit = rocking_tables(analysis.reduction)
+    if len(points):
+        write_table(run_dir, "rocking_curve", points)
+        write_table(run_dir, "rocking_fit", fit)
     with open_dataset(run_dir / "data") as data:
         table = frame_table(pets, refinements.get("dynamical"), truth, data.nominal.alpha_deg)
         write_table(run_dir, "frame_parameters", table)
-        _write_frames(run_dir, data, pets, analysis.reduction, case.reduce.d_star_max)
+        _write_frames(run_dir, data, analysis.reduction, case.reduce.d_star_max)
 
 
 def distance_table(method: str, comparison: Comparison, reference: Crystal, su_xyz: Array) -> pd.DataFrame:
@@ -106,29 +110,60 @@ def frame_table(
     return table.merge(after, on="frame", how="left").merge(found, on="frame", how="left")
 
 
-def _write_frames(run_dir: Path, data: DataSet, pets: PetsData, reduction: Reduction, ring: float) -> None:
-    """Pictures of a few frames, their geometry, and the reflections integrated on them."""
-    geometry = reduction.geometry
-    shown, spots = [], []
-    for i in dict.fromkeys(round(part * (len(data) - 1)) for part in FRAMES_SHOWN):
-        zone = pets.zones[pets.zones["id"] == i + 1]
-        if zone.empty:
+def rocking_tables(reduction: Reduction, n_points: int = 161) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measured intensities per frame on the common scale, and the fitted profile, of a few reflections.
+
+    Of the reflections seen on RECORDED_FRAMES and more, the one of the highest I / sigma in each third of the
+    range of |g|.
+    """
+    spots, shape = reduction.spots, reduction.oriented.model.shape
+    fitted = reduction.fitted[reduction.fitted["n_frames"] >= RECORDED_FRAMES]
+    length = np.linalg.norm(fitted[["h", "k", "l"]].to_numpy(float) @ reduction.geometry.ub.T, axis=1)
+    third = np.digitize(length, np.linspace(0, length.max(initial=0), 4)[1:3])
+    points, curves = [], []
+    for i in range(3):
+        some = fitted[third == i]
+        if some.empty:
             continue
+        best = some.loc[(some["I"] / some["sigma"]).idxmax()]
+        hkl = {axis: int(best[axis]) for axis in ("h", "k", "l")}
+        mine = spots[(spots[["h", "k", "l"]] == list(hkl.values())).all(axis=1)]
+        k = np.exp(reduction.oriented.model.log_scale)[mine["frame"]]
+        points.append(mine.assign(s_g=mine["s"], I=mine["I"] / k, sigma_I=mine["sigma"] / k))
+        reach = 1.15 * float(mine["s"].abs().max())
+        s = np.linspace(-reach, reach, n_points)
+        g = np.full(n_points, float(mine["g"].iloc[0]))
+        profile, _ = rocking_profile(s, g, np.full(n_points, _axis_distance(reduction, mine)), shape)
+        curves.append(pd.DataFrame(hkl | {"s_g": s, "I": float(best["I"]) * profile}))
+    if not points:
+        return pd.DataFrame(), pd.DataFrame()
+    return pd.concat(points), pd.concat(curves)
+
+
+def _axis_distance(reduction: Reduction, spots: pd.DataFrame) -> float:
+    """Mean distance of a reflection from the tilt axis over its frames, 1/Å."""
+    geometry, frame = reduction.geometry, spots["frame"].to_numpy()
+    g_lab = np.einsum("mij,mj->mi", geometry.rotations()[frame], spots[["h", "k", "l"]] @ geometry.ub.T)
+    omega = geometry.omega[frame]
+    axis = np.column_stack([np.cos(omega), np.sin(omega), np.zeros(len(omega))])
+    return float(np.linalg.norm(np.cross(g_lab, axis), axis=1).mean())
+
+
+def _write_frames(run_dir: Path, data: DataSet, reduction: Reduction, ring: float) -> None:
+    """Pictures of a few frames, their geometry, and the reflections integrated on them; ring : 1/Å."""
+    (run_dir / FOLDER).mkdir(exist_ok=True)
+    geometry, shown, spots = reduction.geometry, [], []
+    for i in dict.fromkeys(round(part * (len(data) - 1)) for part in FRAMES_SHOWN):
         name = f"frame_{i:04d}.png"
         grey, white = grey_levels(data.frame(i))
-        (run_dir / FOLDER).mkdir(exist_ok=True)
         imsave(run_dir / FOLDER / name, grey, cmap="gray", vmin=0, vmax=255, metadata={"Software": None})
-        centre = geometry.centres[i]
-        row = (i, name, data.nominal.alpha_deg[i], centre[0], centre[1], geometry.a_per_px, ring, 0.0, white)
+        x, y = geometry.centres[i]
+        row = (i, name, data.nominal.alpha_deg[i], x, y, geometry.a_per_px, ring, 0.0, white)
         shown.append(dict(zip(TABLES["frames"], row, strict=True)))
-        mine = pets.reflections[pets.reflections["zone"] == i + 1]
-        rotation = frame_matrix(*np.radians(zone[["alpha", "beta", "omega"]].to_numpy(float)[0]))
-        g_lab = mine[["h", "k", "l"]].to_numpy(float) @ (rotation @ pets.ub).T
-        pixels = to_pixels(geometry, np.full(len(mine), i), g_lab)
-        spots.append(mine.assign(frame=i, x_px=pixels[:, 0], y_px=pixels[:, 1], sigma_I=mine["sigma"]))
-    if shown:
-        write_table(run_dir, "frames", pd.DataFrame(shown))
-        write_table(run_dir, "frame_spots", pd.concat(spots))
+        spots.append(reduction.spots[reduction.spots["frame"] == i])
+    write_table(run_dir, "frames", pd.DataFrame(shown))
+    named = {"x": "x_px", "y": "y_px", "sigma": "sigma_I"}
+    write_table(run_dir, "frame_spots", pd.concat(spots).rename(columns=named))
 
 
 def grey_levels(counts: NDArray[np.generic]) -> tuple[NDArray[np.uint8], float]:

@@ -103,8 +103,8 @@ def frame_figure(
     ny, nx = image.shape
     cx, cy, a = frame["centre_x_px"], frame["centre_y_px"], frame["a_per_px"]
     with _styled():
-        figure = Figure(figsize=(3.4, 3.4 * ny / nx))
-        axes = figure.add_axes((0.13, 0.12, 0.82, 0.82))
+        figure = Figure(figsize=(2.7, 2.7 * ny / nx))
+        axes = figure.add_axes((0.16, 0.15, 0.8, 0.8))
         axes.imshow(
             255 - image,
             cmap="gray",
@@ -114,7 +114,7 @@ def frame_figure(
             extent=(-cx * a, (nx - cx) * a, -(ny - cy) * a, cy * a),
         )
         x, y = (spots["x_px"] - cx) * a, (cy - spots["y_px"]) * a
-        axes.scatter(x, y, s=14, facecolors="none", edgecolors="#0072b2", linewidths=0.35, alpha=0.8)
+        axes.scatter(x, y, s=9, facecolors="none", edgecolors="#0072b2", linewidths=0.3, alpha=0.8)
         axes.add_patch(
             Circle((0, 0), ring, fill=False, edgecolor="#d55e00", linewidth=0.7, linestyle=(0, (4, 3)))
         )
@@ -123,7 +123,6 @@ def frame_figure(
         axes.set_ylim(-(ny - cy) * a, cy * a)
         tilt = f"{frame['alpha_deg']:.1f}°".replace("-", "\N{MINUS SIGN}")
         axes.set_title(f"frame {int(frame['frame'])}, nominal tilt {tilt}")
-        axes.set_title(f"– –  {ring:.2f} Å⁻¹", loc="right", color="#d55e00")
         axes.spines[["top", "right"]].set_visible(True)
     return figure
 

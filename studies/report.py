@@ -156,7 +156,7 @@ def _frames(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) 
         pictures.append(_drawn(run_dir, name, drawing, caption))
     note = (
         "Counts on a logarithmic scale, dark where many electrons arrived. Circles: reflections as indexed "
-        "and integrated. Dashed: resolution limit."
+        f"and integrated. Dashed: resolution limit, {frames['ring'].iloc[0]:.2f} Å⁻¹."
     )
     downloads = (_download(run_dir, "frames"), _download(run_dir, "frame_spots"))
     return Section("frames", "Frames", (note,), (), tuple(pictures), downloads)
@@ -168,7 +168,8 @@ def _rocking(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any])
         return None
     caption = (
         "Intensity in successive frames against the excitation error at the frame's mean orientation, with "
-        "the fitted profile. Bars: one standard uncertainty."
+        "the fitted profile. Bars: one standard uncertainty. The profile is that of single scattering, from "
+        "which multiple scattering makes the observed curves deviate."
     )
     picture = _drawn(run_dir, "rocking_curve", figures.rocking_figure(points, fit), caption)
     downloads = (_download(run_dir, "rocking_curve"), _download(run_dir, "rocking_fit"))
