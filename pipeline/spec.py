@@ -9,7 +9,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import gemmi
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 Laue = Literal["-1", "2/m", "mmm", "4/m", "4/mmm", "-3", "-3m", "6/m", "6/mmm", "m-3", "m-3m"]
 
@@ -157,21 +165,23 @@ class IntegrationSpec(_Part):
     """Side of the box in which the radial background is scaled to its surroundings."""
     sweeps: PositiveInt = 3
     """Rounds of background and intensities per frame."""
+    relative_error: NonNegativeFloat = 0.005
+    """Part of I added to sigma for the aperture correction and counting losses (H4: 1 % at 5000 e/s/pixel)."""
     min_separation: PositiveFloat = 1.5
     """Reflections nearer to a neighbour than this many cores are flagged as overlapped."""
     min_covered: Annotated[float, Field(gt=0, le=1)] = 0.98
     """Smallest part of the profile on valid pixels."""
     tail: PositiveFloat = 0.008
-    """Reflections are predicted within |S| < g * semi-angle + tail, 1/Å (85 % of a 12 nm particle's profile)."""
+    """Reflections are predicted within |S| < g * semi-angle + tail, 1/Å (C6: 85 % of 12 nm's profile)."""
 
 
 class MergeSpec(_Part):
     """Scaling and merging (C7)."""
 
     outlier_mad: PositiveFloat = 4.0
-    """Robust rejection: |I - median| above this many 1.48 MAD in groups of four and more."""
-    min_recorded: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """A measurement needs this part of the information of a rocking curve crossed in full."""
+    """Rejection: |I - median| above this many 1.48 MAD and sigmas, in groups of four and more (C7)."""
+    min_recorded: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """A measurement needs this part of the information of a rocking curve crossed in full: half of it."""
 
 
 class ReduceSpec(_Part):
@@ -218,3 +228,52 @@ class ReduceSpec(_Part):
             return "-1"
         return str(gemmi.find_spacegroup_by_name(self.spacegroup).laue_str())
 
+
+class ThicknessSpec(_Part):
+    """Thickness along the beam: a shape of one free size, turned with the crystal (A7)."""
+
+    model: Literal["plate", "wedge", "rod", "sphere", "cylinder", "ellipsoid"] = "plate"
+    """plate: one thickness; wedge: 0 to T; rod: a long cylinder; the others as named, `aspect` long."""
+    axis_uvw: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    """Long axis of rod, cylinder and ellipsoid, a direct-lattice direction."""
+    aspect: PositiveFloat = 1.0
+    """Length over diameter of cylinder and ellipsoid, as images show it."""
+    start_A: PositiveFloat | None = None
+    """Mean thickness at the start; None: from a scan."""
+    scan_A: tuple[PositiveFloat, PositiveFloat] = (50.0, 800.0)
+    """Range of the scan over the mean thickness, in steps of `scan_ratio`."""
+    scan_ratio: Annotated[float, Field(gt=1)] = 1.25
+    """Ratio of successive thicknesses of the scan."""
+    nodes: PositiveInt = 12
+    """Gauss nodes of the thickness distribution (A7: 8-12)."""
+
+
+class RefineSpec(_Part):
+    """Least squares against merged or per-frame intensities.
+
+    factors : table of scattering factors.
+    d_star_max : resolution limit of the reflections, 1/Å.
+    instability : u of w = 1 / (sigma² + (2 u I)²) (A8).
+    max_cycles : of Gauss-Newton; more is an error.  settled : largest shift / s.u. of a converged model.
+    Frame-based only:
+    protocol : how a frame moves the crystal.  rs_g_max : limit of |S| / (|g| semi-angle) at the centre of the frame
+        (A4).  g_margin : beams reach this far beyond d_star_max, 1/Å (A4).  s_g_max : beams within this of the Ewald
+        sphere, 1/Å (A4: 0.02 for particles above 10 nm).  n_azimuth : samples of a frame; None: the rule of A5.
+    optimise_orientations : two tilts per frame are refined.  tilt_prior_deg : their prior spread.
+    start_frames : frames of the first cycles, evenly spread, which bring the model near.
+    """
+
+    factors: Literal["peng", "lobato", "kirkland"] = "peng"
+    d_star_max: PositiveFloat = 1.4
+    instability: NonNegativeFloat = 0.01
+    max_cycles: PositiveInt = 40
+    settled: PositiveFloat = 0.05
+    protocol: Literal["precession", "rotation"] = "precession"
+    rs_g_max: PositiveFloat = 0.75
+    g_margin: NonNegativeFloat = 0.2
+    s_g_max: PositiveFloat = 0.02
+    n_azimuth: PositiveInt | None = None
+    thickness: ThicknessSpec = ThicknessSpec()
+    optimise_orientations: bool = True
+    tilt_prior_deg: PositiveFloat = 0.3
+    start_frames: PositiveInt = 24

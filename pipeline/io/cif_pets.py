@@ -7,9 +7,9 @@ from it. A zone axis u v w is the direct-lattice direction along lab +z, towards
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -57,14 +57,14 @@ def zone_axes(ub: NDArray[np.float64], zones: pd.DataFrame) -> NDArray[np.float6
     return axes / np.abs(axes).max(axis=1, keepdims=True, initial=1e-300)
 
 
-def read_cif_pets(path: str | os.PathLike[str]) -> PetsData:
+def read_cif_pets(path: str | Path) -> PetsData:
     """Read a file of any PETS2 build or of ours; raises InputError naming the item that is missing."""
     try:
         block = gemmi.cif.read(str(path))[0]
     except (OSError, ValueError, RuntimeError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else "empty"
         raise InputError(f"cannot be read as CIF ({reason})", file=path) from error
-    cell = tuple(_number(block, f"_cell_{name}", path) for name in _CELL)
+    a, b, c, alpha, beta, gamma = (_number(block, f"_cell_{name}", path) for name in _CELL)
     ub = [[_number(block, f"_diffrn_orient_matrix_UB_{i}{j}", path) for j in "123"] for i in "123"]
     zones = _loop(block, "_diffrn_zone_axis_", _ZONE_TAGS, ZONE_COLUMNS, path)
     reflections = _loop(block, "_refln_", _REFLN_TAGS, REFLECTION_COLUMNS, path)
@@ -73,10 +73,12 @@ def read_cif_pets(path: str | os.PathLike[str]) -> PetsData:
         raise InputError("reflections of a zone that is not listed", file=path, field="_refln_zone_axis_id",
                          value=min(unknown), allowed="ids of _diffrn_zone_axis_id")  # fmt: skip
     wavelength = _number(block, "_diffrn_radiation_wavelength", path)
-    return PetsData(cell, wavelength, np.array(ub), zones, reflections, _text_block(block))
+    return PetsData(
+        (a, b, c, alpha, beta, gamma), wavelength, np.array(ub), zones, reflections, _text_block(block)
+    )
 
 
-def write_cif_pets(path: str | os.PathLike[str], data: PetsData) -> None:
+def write_cif_pets(path: str | Path, data: PetsData) -> None:
     """Write the file whole or not at all; zone axes are computed from UB and the angles."""
     lines = ["data_pets"]
     names = [f"_cell_{name}" for name in _CELL]
@@ -104,7 +106,7 @@ def write_cif_pets(path: str | os.PathLike[str], data: PetsData) -> None:
     scratch.replace(target)
 
 
-def _number(block: gemmi.cif.Block, tag: str, path: str | os.PathLike[str]) -> float:
+def _number(block: gemmi.cif.Block, tag: str, path: str | Path) -> float:
     value = block.find_value(tag)
     number = gemmi.cif.as_number(value) if value is not None else np.nan
     if not np.isfinite(number):
@@ -113,7 +115,7 @@ def _number(block: gemmi.cif.Block, tag: str, path: str | os.PathLike[str]) -> f
 
 
 def _loop(
-    block: gemmi.cif.Block, prefix: str, tags: tuple[str, ...], names: list[str], path: str | os.PathLike[str]
+    block: gemmi.cif.Block, prefix: str, tags: tuple[str, ...], names: list[str], path: str | Path
 ) -> pd.DataFrame:
     """The loop as a table; `id`, `zone`, h, k, l become int, the rest float."""
     if prefix == "_diffrn_zone_axis_" and not block.find_loop(prefix + "scale"):
@@ -139,9 +141,10 @@ def _loop(
 
 def _text_block(block: gemmi.cif.Block) -> dict[str, str]:
     """Lines "key: value" of whichever text item holds "dstarmax" (its tag moves between PETS2 builds)."""
-    texts = [gemmi.cif.as_string(item.pair[1]) for item in block if item.pair is not None]
-    for text in texts:
+    for item in block:
+        pair: Any = item.pair
+        text = gemmi.cif.as_string(pair[1]) if pair is not None else ""
         if "dstarmax" in text:
-            pairs = [line.rpartition(":") for line in text.splitlines() if ":" in line]
-            return {key.strip(): value.strip() for key, _, value in pairs}
+            lines = [line.rpartition(":") for line in text.splitlines() if ":" in line]
+            return {key.strip(): value.strip() for key, _, value in lines}
     return {}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import gemmi
@@ -18,7 +17,7 @@ from nanoed.sim.physics.factors import electron_factor
 LARGEST = 9999.99
 
 
-def write_hkl(path: str | os.PathLike[str], reflections: pd.DataFrame) -> float:
+def write_hkl(path: str | Path, reflections: pd.DataFrame) -> float:
     """Write h, k, l, I, sigma as HKLF 4 (3I4, 2F8.2), scaled so that the largest I is 9999.99.
 
     Returns the scale factor that was applied; sigma is at least 0.01 so that no weight becomes infinite.
@@ -28,13 +27,15 @@ def write_hkl(path: str | os.PathLike[str], reflections: pd.DataFrame) -> float:
     scale = LARGEST / max(float(reflections["I"].max()), 1e-300)
     lines = []
     for h, k, m, i, s in reflections[["h", "k", "l", "I", "sigma"]].itertuples(index=False):
-        lines.append(f"{h:4d}{k:4d}{m:4d}{max(i * scale, -999.99):8.2f}{np.clip(s * scale, 0.01, LARGEST):8.2f}")
+        lines.append(
+            f"{h:4d}{k:4d}{m:4d}{max(i * scale, -999.99):8.2f}{np.clip(s * scale, 0.01, LARGEST):8.2f}"
+        )
     lines.append(f"{0:4d}{0:4d}{0:4d}{0.0:8.2f}{0.0:8.2f}")
     _write(path, lines)
     return scale
 
 
-def read_hkl(path: str | os.PathLike[str]) -> pd.DataFrame:
+def read_hkl(path: str | Path) -> pd.DataFrame:
     """Read HKLF 4 into columns h, k, l (int), I, sigma; the line 0 0 0 ends the list."""
     rows = []
     try:
@@ -59,7 +60,7 @@ def read_hkl(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def write_ins(
-    path: str | os.PathLike[str],
+    path: str | Path,
     title: str,
     wavelength: float,
     cell: tuple[float, ...],
@@ -92,7 +93,7 @@ def write_ins(
 
 
 def parse_formula(text: str) -> dict[str, float]:
-    """"TiO2" -> {"Ti": 1, "O": 2}; raises InputError for anything that is not a formula."""
+    """ "TiO2" -> {"Ti": 1, "O": 2}; raises InputError for anything that is not a formula."""
     parts = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)", text.replace(" ", ""))
     if "".join(a + b for a, b in parts) != text.replace(" ", ""):
         raise InputError("not a chemical formula", field="composition", value=text, allowed="such as TiO2")
@@ -104,7 +105,7 @@ def parse_formula(text: str) -> dict[str, float]:
     return formula
 
 
-@lru_cache(maxsize=None)
+@cache
 def four_gaussians(element: str) -> tuple[float, ...]:
     """a1 b1 ... a4 b4 c of SHELX's SFAC, f(s) = sum a exp(-b s²) + c in Å with c = 0.
 
@@ -118,7 +119,7 @@ def four_gaussians(element: str) -> tuple[float, ...]:
 
     start = np.log(np.concatenate([f[0] * np.array([0.3, 0.35, 0.25, 0.1]), [40.0, 12.0, 3.0, 0.6]]))
     fit = least_squares(residual, start, method="lm", max_nfev=5000)
-    return tuple(float(x) for pair in zip(np.exp(fit.x[:4]), np.exp(fit.x[4:]), strict=True) for x in pair) + (0.0,)
+    return (*(float(x) for x in np.exp(fit.x.reshape(2, 4).T).ravel()), 0.0)
 
 
 def _formula_units(volume: float, heavy: float, order: int, volume_per_atom: float = 14.0) -> int:
@@ -149,7 +150,7 @@ def _symmetry_lines(group: gemmi.SpaceGroup) -> list[str]:
     return lines
 
 
-def _write(path: str | os.PathLike[str], lines: list[str]) -> None:
+def _write(path: str | Path, lines: list[str]) -> None:
     target = Path(path)
     scratch = target.with_name(target.name + ".part")
     scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -49,7 +49,9 @@ def direction_variance(q: Array, alpha: Array, omega: float, longest: float, his
     return square * n_azimuth * n_z / (pairs * float(pairs))
 
 
-def find_axis(q: Array, alpha: Array, nominal: float, half_width: float, longest: float) -> tuple[float, Array]:
+def find_axis(
+    q: Array, alpha: Array, nominal: float, half_width: float, longest: float
+) -> tuple[float, Array]:
     """Azimuth (rad) that maximises the direction variance, and the search's table (m, 2) azimuth, score.
 
     Searches nominal ± half_width (rad) in steps of 5°, 1° and 0.1° (C3.4; coarser steps only where the width

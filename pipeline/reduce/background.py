@@ -71,7 +71,9 @@ def _scale_locally(frame: Array, usable: Mask, half: int, background: Array, sup
     """background holds R on entry and B on return; sums over columns slide down, prefix sums run across."""
     ny, nx = frame.shape
     radial = background.copy()
-    columns = np.zeros((3, nx))  # per column: sums of D, R and the number of usable pixels in the window's rows
+    columns = np.zeros(
+        (3, nx)
+    )  # per column: sums of D, R and the number of usable pixels in the window's rows
     prefix = np.zeros((3, nx + 1))
     whole = (2 * half + 1) ** 2
     for row in range(-half, ny):

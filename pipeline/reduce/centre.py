@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, uniform_filter
-from scipy.spatial import cKDTree
+
+from nanoed.pipeline.reduce.neighbours import nearest
 
 Array = NDArray[np.float64]
 
@@ -43,8 +44,7 @@ def friedel_centre(pixels: Array, start: Array, reach_px: float, min_pairs: int 
     """
     if len(pixels) < 2:
         return start
-    tree = cKDTree(pixels)
-    distance, partner = tree.query(2 * start - pixels, distance_upper_bound=2 * reach_px)
+    distance, partner = (column[:, 0] for column in nearest(pixels, 2 * start - pixels, 1, 2 * reach_px))
     found = np.isfinite(distance) & (partner > np.arange(len(pixels)))
     if found.sum() < min_pairs:
         return start

@@ -18,7 +18,8 @@ def fit_intensities(
 ) -> pd.DataFrame:
     """Columns h, k, l, I, sigma, n_frames, recorded; one row per reflection of `data`, in its order.
 
-    I = Σ w k P I_f / Σ w k² P², sigma² = Σ (w k P)² sigma_f² / (Σ w k² P²)². P is normalised in S, so no Lorentz
+    I = Σ w k P I_f / Σ w k² P², sigma² = Σ (w k P)² sigma_f² / (Σ w k² P²)². P is normalised in S, so no
+    Lorentz
     factor is needed. `recorded`: information on the curve, Σ P² ΔS / ∫P² dS with ΔS the distance between
     neighbouring frames: about 1 for a curve crossed in full, 0 for one just touched.
     """
@@ -55,4 +56,4 @@ def squared_integral(g: Array, axis_distance: Array, shape: RockingShape, n: int
 
 
 def _sums(data: Measurements, values: Array) -> Array:
-    return np.bincount(data.reflection, values, minlength=data.n_reflections)
+    return np.bincount(data.reflection, values, minlength=data.n_reflections).astype(np.float64)

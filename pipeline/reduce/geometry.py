@@ -20,7 +20,8 @@ class Geometry:
     ub : (3, 3) 1/Å, columns a*, b*, c*.  alpha, beta, omega : (n,) radians; omega contains the axis azimuth.
     centres : (n, 2) pixels.  a_per_px : 1/Å per pixel.  wavelength : Å.
     ellipse : complex E of w' = w + E w*, w = x + iy in pixels from the centre, y up (Brazda 2022).
-    semi_angle : radians, precession semi-angle (0 without).  half_sweep : radians, half the rotation per frame.
+    semi_angle : radians, precession semi-angle (0 without).  half_sweep : radians, half the rotation per
+    frame.
     """
 
     ub: Array
@@ -52,7 +53,11 @@ def cell_of(ub: Array) -> tuple[float, float, float, float, float, float]:
     """Cell (Å, degrees) whose reciprocal basis has the columns of ub."""
     direct = np.linalg.inv(ub)
     a, b, c = np.linalg.norm(direct, axis=1)
-    cosines = direct[1] @ direct[2] / (b * c), direct[0] @ direct[2] / (a * c), direct[0] @ direct[1] / (a * b)
+    cosines = (
+        direct[1] @ direct[2] / (b * c),
+        direct[0] @ direct[2] / (a * c),
+        direct[0] @ direct[1] / (a * b),
+    )
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     return float(a), float(b), float(c), float(angles[0]), float(angles[1]), float(angles[2])
 
@@ -107,7 +112,9 @@ class Predictions:
     pixels: Array
 
 
-def predict(geometry: Geometry, frame: int, hkl: NDArray[np.int64], tail: float, margin: float = 0.0) -> Predictions:
+def predict(
+    geometry: Geometry, frame: int, hkl: NDArray[np.int64], tail: float, margin: float = 0.0
+) -> Predictions:
     """Reflections of `hkl` within |S| < |g| (semi_angle + margin) + D_g half_sweep + tail on a frame.
 
     margin : rad, misorientation allowed for.  tail : 1/Å, width of the rocking curve.

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Indexed:
-    """ub (3, 3) 1/Å; hkl (n, 3) nearest node of every peak; indexed (n,) within tolerance; residual: rms 1/Å."""
+    """ub (3, 3) 1/Å; hkl (n, 3) nearest node of each peak; indexed (n,): within tolerance; residual: rms."""
 
     ub: Array
     hkl: NDArray[np.int64]
@@ -46,7 +46,7 @@ def index_peaks(x: Array, cell: tuple[float, ...], spec: IndexingSpec) -> Indexe
             found[float(length)] = direct_vectors(x, float(length), spec)
     best: Indexed | None = None
     for basis in _bases([found[float(length)] for length in lengths], cell, spec):
-        trial = _refined(x, np.linalg.inv(basis), spec.tolerance / lengths.max())
+        trial = _refined(x, np.asarray(np.linalg.inv(basis), np.float64), spec.tolerance / lengths.max())
         if trial is not None and _agrees(trial.ub, cell, spec) and _better(trial, best):
             best = trial
     if best is None or best.fraction < spec.min_fraction:
@@ -62,8 +62,8 @@ def direct_vectors(x: Array, length: float, spec: IndexingSpec, keep: int = 24) 
     reach = float(np.linalg.norm(x, axis=1).max())
     step = min(np.radians(spec.grid_deg), spec.phase_step / (length * reach))
     directions = _half_sphere(step)
-    score = np.concatenate([np.cos(2 * np.pi * length * (part @ x.T)).mean(axis=1)
-                            for part in np.array_split(directions, max(1, len(directions) * len(x) // 2_000_000))])  # fmt: skip
+    pieces = np.array_split(directions, max(1, len(directions) * len(x) // 2_000_000))
+    score = np.concatenate([np.cos(2 * np.pi * length * (part @ x.T)).mean(axis=1) for part in pieces])
     vectors: list[Array] = []
     for i in np.argsort(-score, kind="stable")[: 20 * keep]:
         t = directions[i] * length
@@ -99,7 +99,7 @@ def _fitted(x: Array, t: Array) -> Array:
         solution, _, rank, _ = np.linalg.lstsq(x[good], nearest[good], rcond=None)
         if rank < 3 or np.linalg.norm(solution - t) > 0.2 * np.linalg.norm(t):
             break
-        t = solution
+        t = np.asarray(solution, np.float64)
     return t
 
 
@@ -109,7 +109,7 @@ def _bases(vectors: list[Array], cell: tuple[float, ...], spec: IndexingSpec) ->
     slack = np.radians(spec.angle_tol_deg)
 
     def agrees(u: Array, v: Array, cosine: float) -> bool:
-        return abs(np.arccos(u @ v / np.sqrt((u @ u) * (v @ v))) - np.arccos(cosine)) < slack
+        return abs(np.arccos(np.clip(u @ v / np.sqrt((u @ u) * (v @ v)), -1, 1)) - np.arccos(cosine)) < slack
 
     bases = []
     for a, b in product(vectors[0], vectors[1]):
@@ -132,7 +132,7 @@ def _refined(x: Array, ub: Array, tolerance: float) -> Indexed | None:
         solution, _, rank, _ = np.linalg.lstsq(hkl[good], x[good], rcond=None)
         if rank < 3:
             return None
-        ub = solution.T
+        ub = np.array(solution, np.float64).T
     hkl = np.round(x @ np.linalg.inv(ub).T)
     miss = np.linalg.norm(x - hkl @ ub.T, axis=1)
     good = miss < tolerance

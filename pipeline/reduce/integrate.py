@@ -1,4 +1,4 @@
-"""Intensities of predicted spots on one frame: background, optimal extraction with an average profile, overlaps."""
+"""Intensities of predicted spots on one frame: background, optimal extraction, overlaps."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from nanoed.pipeline.reduce.background import local_background
+from nanoed.pipeline.reduce.neighbours import nearest
 from nanoed.pipeline.reduce.profile import Profile, share
 from nanoed.pipeline.spec import IntegrationSpec
 
@@ -18,7 +18,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Integrated:
-    """Spots of one frame: intensity, sigma (n,) in counts; background (n,) counts per pixel; good (n,): on the
+    """Spots of one frame: intensity, sigma (n,) in counts; background (n,) counts per pixel; good (n,): on
+    the
     detector, unsaturated and not overlapped; net (ny, nx): frame minus background minus all spots."""
 
     intensity: Array
@@ -43,7 +44,8 @@ def integrate_frame(
     frame : (ny, nx) counts.  valid : False on bad, saturated and direct-beam pixels.  pixels : (n, 2).
     I = Σ w (D - B) / Σ w P with w = P / V, V = gain (B + I P) inside the aperture (Horne 1986): a plain sum
     with aperture correction for strong spots, the profile fit for weak ones. D has the models of all other
-    spots taken off. sigma² = Σ w² V / (Σ w P)² + (Σ w / Σ w P)² gain B / n_B, the last term the background's.
+    spots taken off. sigma² = Σ w² V / (Σ w P)² + (Σ w / Σ w P)² gain B / n_B + (relative_error I)², the second
+    term the background's.
     Negative estimates stay.
     """
     x, y = np.ascontiguousarray(pixels[:, 0]), np.ascontiguousarray(pixels[:, 1])
@@ -56,9 +58,11 @@ def integrate_frame(
     for _ in range(spec.sweeps):
         background, n_background = local_background(rest, usable, centre, spec.background_window_px)
         net = rest - background
-        extract(net, background, n_background, valid, x, y, zone, profile.shares, profile.step, aperture, gain,
+        extract(net, background, n_background, valid, x, y, zone, profile.shares, profile.step, aperture,
+        gain,
                 intensity, sigma, level, covered)  # fmt: skip
         rest = net + background
+    sigma = np.hypot(sigma, spec.relative_error * intensity)
     good = (covered > spec.min_covered) & ~overlapped(pixels, spec.min_separation * profile.core)
     return Integrated(intensity, sigma, level, good, net)
 
@@ -67,8 +71,7 @@ def overlapped(pixels: Array, distance: float) -> NDArray[np.bool_]:
     """(n,) True for spots with another one nearer than `distance` pixels."""
     if len(pixels) < 2:
         return np.zeros(len(pixels), bool)
-    nearest, _ = cKDTree(pixels).query(pixels, k=2)
-    return nearest[:, 1] < distance
+    return nearest(pixels, pixels, 2)[0][:, 1] < distance
 
 
 @nb.njit(cache=True, nogil=True)
@@ -102,7 +105,8 @@ def extract(
 ) -> None:
     """One sweep over the spots: update intensity, sigma, background level and the part of P on valid pixels.
 
-    net : (ny, nx) frame minus background minus the models of all spots; changed in place with the intensities.
+    net : (ny, nx) frame minus background minus the models of all spots; changed in place with the
+    intensities.
     """
     ny, nx = net.shape
     reach = (shares.shape[1] - 1) * step

@@ -60,7 +60,7 @@ def find_lattice(nominal: Nominal, peaks: Peaks, centres: Array, spec: ReduceSpe
 
 
 def _index(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[float, Indexed]:
-    """Axis azimuth (rad) and lattice; with a full search both senses of rotation are indexed, the better kept."""
+    """Axis azimuth (rad) and lattice; a full search indexes both senses of rotation and keeps the better."""
     q = to_reciprocal(start, peaks.frame, peaks.pixels)
     length = np.linalg.norm(q, axis=1)
     order = np.argsort(length, kind="stable")
@@ -75,7 +75,9 @@ def _index(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[float, Inde
     for omega in senses:
         turned = replace(start, omega=np.full(len(start), omega))
         try:
-            found.append((omega, index_peaks(to_sample(turned, peaks.frame[low], q[low]), spec.cell, spec.indexing)))
+            found.append(
+                (omega, index_peaks(to_sample(turned, peaks.frame[low], q[low]), spec.cell, spec.indexing))
+            )
         except InputError as error:
             failure = error
     if not found:

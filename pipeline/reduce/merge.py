@@ -25,7 +25,8 @@ class ErrorModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Merged:
-    """reflections : h, k, l, I, sigma, n of the unique ones; unmerged: h, k, l, I, sigma (error model applied),
+    """reflections : h, k, l, I, sigma, n of the unique ones; unmerged: h, k, l, I, sigma (error model
+    applied),
     group, used; r_int, cc_half over groups of two and more; redundancy = measurements / unique."""
 
     reflections: pd.DataFrame
@@ -40,17 +41,20 @@ class Merged:
 def merge(measured: pd.DataFrame, rotations: Index, spec: MergeSpec) -> Merged:
     """Merge h, k, l, I, sigma (one row per measured hkl) over the equivalents under `rotations`.
 
-    Outliers: |I - median| above outlier_mad × 1.48 MAD and above 4 sigma in groups of four and more (C7).
+    Outliers: |I - median| above outlier_mad × 1.48 MAD and as many sigmas of the error model, in groups of four
+    and more (C7).
     Weighted means with the sigmas of the error model; groups in order of h, k, l.
     """
     table = measured[["h", "k", "l", "I", "sigma"]].reset_index(drop=True)
     unique = representative(table[["h", "k", "l"]].to_numpy(np.int64), rotations)
     keys, group = np.unique(unique, axis=0, return_inverse=True)
     intensity, sigma = table["I"].to_numpy(float), table["sigma"].to_numpy(float)
-    used = ~outliers(intensity, sigma, group, spec.outlier_mad)
-    errors = fit_errors(intensity[used], sigma[used], group[used])
-    mean = group_means(intensity, np.ones_like(sigma), group, used)
-    scaled = np.sqrt((errors.s_fac * sigma) ** 2 + (errors.s_add * np.maximum(mean, 0)[group]) ** 2)
+    used = np.ones(len(table), bool)
+    for _ in range(2):
+        errors = fit_errors(intensity[used], sigma[used], group[used])
+        mean = group_means(intensity, np.ones_like(sigma), group, used)
+        scaled = np.sqrt((errors.s_fac * sigma) ** 2 + (errors.s_add * np.maximum(mean, 0)[group]) ** 2)
+        used = ~outliers(intensity, scaled, group, spec.outlier_mad)
     weight = np.where(used, scaled**-2, 0.0)
     total = np.bincount(group, weight)
     average = np.bincount(group, weight * intensity) / total
@@ -58,8 +62,15 @@ def merge(measured: pd.DataFrame, rotations: Index, spec: MergeSpec) -> Merged:
     reflections = pd.DataFrame(keys, columns=["h", "k", "l"])
     reflections["I"], reflections["sigma"], reflections["n"] = average, total**-0.5, count.astype(np.int64)
     table["sigma"], table["group"], table["used"] = scaled, group, used
-    return Merged(reflections, table, errors, r_int(intensity[used], group[used]),
-                  cc_half(intensity[used], group[used]), float(used.sum() / len(keys)), int((~used).sum()))  # fmt: skip
+    return Merged(
+        reflections,
+        table,
+        errors,
+        r_int(intensity[used], group[used]),
+        cc_half(intensity[used], group[used]),
+        float(used.sum() / len(keys)),
+        int((~used).sum()),
+    )
 
 
 def group_means(intensity: Array, weight: Array, group: Index, used: NDArray[np.bool_]) -> Array:
@@ -75,7 +86,7 @@ def outliers(intensity: Array, sigma: Array, group: Index, threshold: float) -> 
         if len(members) < 4:
             continue
         deviation = np.abs(intensity[members] - np.median(intensity[members]))
-        limit = np.maximum(threshold * 1.4826 * np.median(deviation), 4 * sigma[members])
+        limit = np.maximum(threshold * 1.4826 * np.median(deviation), threshold * sigma[members])
         worst = np.argsort(-deviation, kind="stable")[: len(members) // 4]
         reject[members[worst]] = (deviation > limit)[worst]
     return reject

@@ -38,5 +38,7 @@ def estimate_gain(expected: Array, squares: Array, bins: int = 10) -> float:
     if keep.sum() < 10 * bins:
         return 1.0
     order = np.argsort(expected[keep], kind="stable")
-    parts = zip(np.array_split(expected[keep][order], bins), np.array_split(squares[keep][order], bins), strict=True)
+    parts = zip(
+        np.array_split(expected[keep][order], bins), np.array_split(squares[keep][order], bins), strict=True
+    )
     return float(np.median([q.sum() / e.sum() for e, q in parts]))

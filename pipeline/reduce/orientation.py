@@ -2,12 +2,14 @@
 
 Model of a measurement on frame f: I = k_f I_h P(S_hf). A small tilt (a about the tilt axis, b about the
 direction at right angles to it in the detector plane) changes S by g_y θ_x - g_x θ_y. Each reflection of the
-list has its own I_h, so slow dynamical differences between equivalents do no harm; equivalents are tied softly.
+list has its own I_h, so slow dynamical differences between equivalents do no harm; equivalents are tied
+softly.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +21,14 @@ from nanoed.pipeline.reduce.rocking import RockingShape, rocking_profile
 from nanoed.pipeline.reduce.smoothing import Smoothing, choose_smoothing
 from nanoed.pipeline.spec import OrientationSpec
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurements:
-    """Spots used for orientations, sorted by reflection: frame, reflection (n,) indices, family (n_reflections,)
+    """Spots used for orientations, sorted by reflection: frame, reflection (n,) indices, family
+    (n_reflections,)
     of Laue equivalents, intensity, sigma (n,), hkl (n, 3)."""
 
     frame: Index
@@ -42,7 +45,7 @@ class Measurements:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """State of the refinement: log_scale (n_frames,), shape of the rocking curve, noise: relative model error."""
+    """State: log_scale (n_frames,), shape of the rocking curve, noise: relative model error."""
 
     log_scale: Array
     shape: RockingShape
@@ -63,7 +66,7 @@ class Oriented:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calculated:
-    """Values at one state: P, dP/dS, S slopes by (a, b) (n, 2), intensities of reflections, residual, weight."""
+    """Values at one state: P, dP/dS, dS/d(a, b) (n, 2), intensities of reflections, residual, weight."""
 
     p: Array
     slope: Array
@@ -74,9 +77,11 @@ class Calculated:
 
 
 def tilted(geometry: Geometry, a: Array, b: Array) -> Geometry:
-    """Geometry with frame i turned by a[i] rad about its tilt axis and by b[i] about the in-plane normal to it.
+    """Geometry with frame i turned by a[i] rad about its tilt axis and by b[i] about the in-plane normal to
+    it.
 
-    b v = b/cos(alpha) n - b tan(alpha) z with n the beta axis, so beta += b/cos(alpha), omega -= b tan(alpha).
+    b v = b/cos(alpha) n - b tan(alpha) z with n the beta axis, so beta += b/cos(alpha), omega -= b
+    tan(alpha).
     """
     return replace(
         geometry,
@@ -147,7 +152,12 @@ def _tilts(start: Geometry, now: Geometry) -> tuple[Array, Array]:
 
 
 def _cycles(
-    start: Geometry, geometry: Geometry, data: Measurements, model: Model, priors: tuple[Array, Array], spec: OrientationSpec
+    start: Geometry,
+    geometry: Geometry,
+    data: Measurements,
+    model: Model,
+    priors: tuple[Array, Array],
+    spec: OrientationSpec,
 ) -> tuple[Geometry, Model, Array]:
     """Gauss-Newton on a, b and ln k of all frames until the tilts move less than `settled_deg`.
 
@@ -218,7 +228,8 @@ def fit_shape(geometry: Geometry, data: Measurements, model: Model, spec: Orient
     """Width, mosaicity and (with precession) semi-angle of the rocking curve at fixed orientations.
 
     Least squares of the weighted residuals with the weights of the start; width and mosaicity are correlated,
-    so their logarithms carry weak priors, and the semi-angle one of `semi_angle_error` about its nominal value.
+    so their logarithms carry weak priors, and the semi-angle one of `semi_angle_error` about its nominal
+    value.
     """
     weight = np.sqrt(evaluate(geometry, data, model, spec).weight)
     nominal = geometry.semi_angle
@@ -236,6 +247,13 @@ def fit_shape(geometry: Geometry, data: Measurements, model: Model, spec: Orient
 
     if nominal > 0:
         start[2] = model.shape.semi_angle / nominal - 1
-    low, high = start - [1.5, 1.5, 0.1], start + [1.5, 1.5, 0.1]
-    fit = least_squares(residual, start, bounds=(low, high), diff_step=1e-3, x_scale=[0.3, 0.3, 0.01], max_nfev=8)
+    room = np.array([1.5, 1.5, 0.1])
+    fit = least_squares(
+        residual,
+        start,
+        bounds=(start - room, start + room),
+        diff_step=np.full(3, 1e-3),
+        x_scale=np.array([0.3, 0.3, 0.01]),
+        max_nfev=8,
+    )
     return replace(model, shape=shape_of(fit.x))

@@ -25,7 +25,7 @@ def eliminate(
     residual: Array,
     weight: Array,
 ) -> None:
-    """Intensities `full` (n_reflections,) for which I = full q fits best, tied to the mean of their family."""
+    """Intensities `full` (n_reflections,) for which I = full q fits best, tied to their family's mean."""
     n, m = reflection.shape[0], full.shape[0]
     n_family = 0
     for h in range(m):
@@ -46,7 +46,9 @@ def eliminate(
         top, bottom = np.zeros(m), np.zeros(m)
         for i in range(n):
             h = reflection[i]
-            variance = sigma[i] ** 2 + noise**2 * full[h] ** 2 * q[i] ** (2 - 2 * power) * q_top[i] ** (2 * power)
+            variance = sigma[i] ** 2 + noise**2 * full[h] ** 2 * q[i] ** (2 - 2 * power) * q_top[i] ** (
+                2 * power
+            )
             distance = abs(intensity[i] - full[h] * q[i]) / np.sqrt(variance)
             weight[i] = min(1.0, 2.0 / max(distance, 1e-12)) / variance
             top[h] += weight[i] * q[i] * intensity[i]
@@ -76,7 +78,8 @@ def normal_equations(
 ) -> None:
     """Normal matrix (3F, 3F) and right side of a, b, ln k of all frames with the intensities projected out.
 
-    start : (n_reflections + 1,) first measurement of every reflection.  jacobian : (n, 3).  ridge : (n_reflections,)
+    start : (n_reflections + 1,) first measurement of every reflection.  jacobian : (n, 3).  ridge :
+    (n_reflections,)
     """
     for h in range(start.shape[0] - 1):
         first, last = start[h], start[h + 1]

@@ -33,7 +33,7 @@ OBSERVED = 3.0  # a reflection is observed when I > 3 sigma(I)
 def frame_table(
     nominal: Nominal, peaks: Peaks, lattice: Lattice, oriented: Oriented, blank: NDArray[np.bool_]
 ) -> pd.DataFrame:
-    """One row per frame: nominal and refined angles (degrees), centre (pixels), scale, peaks, expected tilt error."""
+    """One row per frame: nominal and refined angles (degrees), centre (pixels), scale, peaks, tilt error."""
     geometry = oriented.geometry
     n = len(geometry)
     angles = np.degrees(np.column_stack([geometry.alpha, geometry.beta, geometry.omega]))
@@ -95,7 +95,8 @@ def statistics_of(
         "distortion": {"ellipse": [ellipse.real, ellipse.imag], "amplitude": abs(ellipse),
                        "azimuth_deg": float(np.degrees(np.angle(ellipse)) / 2)},
         "rocking_curve": {"width_1_A": shape.width, "mosaicity_deg": float(np.degrees(shape.mosaicity)),
-                          "semi_angle_deg": float(np.degrees(shape.semi_angle)), "model_error": oriented.model.noise},
+                          "semi_angle_deg": float(np.degrees(shape.semi_angle)), "model_error":
+                          oriented.model.noise},
         "smoothing": {name: {"drift_deg": s.drift_deg, "length_deg": s.length_deg, "jitter_deg": s.jitter_deg}
                       for name, s in zip(("alpha", "beta"), oriented.smoothing, strict=True)},
         "gain": detector.gain,
@@ -104,7 +105,8 @@ def statistics_of(
         "n_peaks": len(peaks),
         "indexed_fraction": lattice.fraction,
         "peak_scatter_px": lattice.scatter,
-        "forbidden_i_over_sigma": float((forbidden["I"] / forbidden["sigma"]).mean()) if len(forbidden) else None,
+        "forbidden_i_over_sigma": float((forbidden["I"] / forbidden["sigma"]).mean()) if len(forbidden) else
+        None,
     }  # fmt: skip
 
 
@@ -143,10 +145,14 @@ def pets_data(result: Reduction, spec: ReduceSpec, nominal: Nominal) -> PetsData
         "step between frames": "1",
         "sum all intensities": "0",
     }
-    return PetsData(result.geometry.cell, result.geometry.wavelength, result.geometry.ub, zones, reflections, extra)
+    return PetsData(
+        result.geometry.cell, result.geometry.wavelength, result.geometry.ub, zones, reflections, extra
+    )
 
 
-def write_reduction(out_dir: str | os.PathLike[str], result: Reduction, spec: ReduceSpec, nominal: Nominal) -> None:
+def write_reduction(
+    out_dir: str | os.PathLike[str], result: Reduction, spec: ReduceSpec, nominal: Nominal
+) -> None:
     """Write all files of a reduction into out_dir; raises InputError where it cannot be written."""
     folder = Path(out_dir)
     try:
@@ -169,4 +175,4 @@ def write_reduction(out_dir: str | os.PathLike[str], result: Reduction, spec: Re
         part.replace(target)
     except OSError as error:
         raise InputError(f"cannot write: {error.strerror or error}", file=folder, field="out_dir",
-                         value=str(folder), allowed="a writable folder with free space") from error  # fmt: skip
+                         value=str(folder), allowed="a writable folder with space") from error  # fmt: skip

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Peaks:
-    """Peaks of one frame or a series: frame (n,), pixels (n, 2) x, y, intensity (n,) counts, significance (n,)."""
+    """Peaks: frame (n,), pixels (n, 2) x, y, intensity (n,) counts, significance (n,)."""
 
     frame: NDArray[np.int64]
     pixels: Array
@@ -65,8 +65,10 @@ def clean(
     return Cleaned(frame, background, n_background, usable, significance)
 
 
-def find_peaks(index: int, cleaned: Cleaned, valid: NDArray[np.bool_], sigma_px: float, spec: PeakSpec) -> Peaks:
-    """Local maxima with significance of at least `i_over_sigma`; centroid and net sum in a circle of 2.5 sigma."""
+def find_peaks(
+    index: int, cleaned: Cleaned, valid: NDArray[np.bool_], sigma_px: float, spec: PeakSpec
+) -> Peaks:
+    """Local maxima of significance `i_over_sigma` or more; centroid and net sum within 2.5 sigma."""
     size = max(3, 2 * round(2 * sigma_px) + 1)
     highest = maximum_filter(cleaned.significance, size) == cleaned.significance
     rows, columns = np.nonzero(highest & (cleaned.significance >= spec.i_over_sigma) & valid)

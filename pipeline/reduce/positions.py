@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from nanoed.pipeline.reduce.geometry import (
@@ -17,6 +16,7 @@ from nanoed.pipeline.reduce.geometry import (
     reciprocal_basis,
     to_pixels,
 )
+from nanoed.pipeline.reduce.neighbours import nearest
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.spec import PositionSpec
 
@@ -36,7 +36,7 @@ class Matched:
 
 
 def constrained_cell(laue: str, cell: tuple[float, ...] | Array) -> Array:
-    """(6,) cell with the metric of the Laue class: equal axes averaged, fixed angles set (b unique for 2/m)."""
+    """(6,) cell with the Laue class's metric: equal axes averaged, fixed angles set (b unique for 2/m)."""
     a, b, c, alpha, beta, gamma = (float(x) for x in cell)
     if laue == "-1":
         return np.array([a, b, c, alpha, beta, gamma])
@@ -51,7 +51,7 @@ def constrained_cell(laue: str, cell: tuple[float, ...] | Array) -> Array:
 
 
 def ellipse_determined(laue: str) -> bool:
-    """An elliptic distortion deforms the lattice; only a metric with three right angles shows it (Brazda 2022)."""
+    """An elliptic distortion deforms the lattice; only a constrained metric shows it (Brazda 2022)."""
     return laue in ("mmm", "4/m", "4/mmm", "m-3", "m-3m", "-3", "-3m", "6/m", "6/mmm")
 
 
@@ -64,7 +64,7 @@ def match(geometry: Geometry, peaks: Peaks, d_star_max: float, reach_px: float, 
         expected = predict(geometry, i, hkl_all, tail)
         if len(own) == 0 or len(expected.hkl) < 2:
             continue
-        distance, which = cKDTree(expected.pixels).query(peaks.pixels[own], k=2)
+        distance, which = nearest(expected.pixels, peaks.pixels[own], 2)
         good = (distance[:, 0] < reach_px) & (distance[:, 1] > 2 * distance[:, 0])
         parts.append((np.full(good.sum(), i), expected.hkl[which[good, 0]], peaks.pixels[own][good]))
     if not parts:
@@ -123,7 +123,9 @@ def _ub_derivatives(ub: Array, laue: str) -> Array:
         step = 1e-5 * cell[k]
         high, low = cell.copy(), cell.copy()
         high[k], low[k] = high[k] + step, low[k] - step
-        change = reciprocal_basis(constrained_tied(laue, high)) - reciprocal_basis(constrained_tied(laue, low))
+        change = reciprocal_basis(constrained_tied(laue, high)) - reciprocal_basis(
+            constrained_tied(laue, low)
+        )
         turns.append(rotation @ change / (2 * step))
     return np.array(turns)
 
@@ -138,8 +140,10 @@ def constrained_tied(laue: str, cell: Array) -> Array:
     return constrained_cell(laue, tied)
 
 
-def _jacobian(geometry: Geometry, matched: Matched, laue: str, with_ellipse: bool) -> tuple[Array, Array, Array]:
-    """Residuals (m, 3) and derivatives of the calculated values by shared (m, 3, p) and frame (m, 3, 3) parameters."""
+def _jacobian(
+    geometry: Geometry, matched: Matched, laue: str, with_ellipse: bool
+) -> tuple[Array, Array, Array]:
+    """Residuals (m, 3), derivatives of the calculated by shared (m, 3, p) and frame (m, 3, 3) parameters."""
     rotations = geometry.rotations()[matched.frame]
     hkl = matched.hkl.astype(float)
     g = np.einsum("mij,mj->mi", rotations, hkl @ geometry.ub.T)
@@ -171,7 +175,13 @@ def _weights(geometry: Geometry, matched: Matched, residual: Array, scatter: flo
 
 
 def _solve(
-    geometry: Geometry, matched: Matched, residual: Array, shared: Array, local: Array, weight: Array, spec: PositionSpec
+    geometry: Geometry,
+    matched: Matched,
+    residual: Array,
+    shared: Array,
+    local: Array,
+    weight: Array,
+    spec: PositionSpec,
 ) -> tuple[Array, Array]:
     """Gauss-Newton steps of the shared (p,) and the frame (n, 3) parameters.
 
@@ -184,7 +194,12 @@ def _solve(
     blocks = []
     for i in range(n):
         own = matched.frame == i
-        s, f, w, r = shared[own].reshape(-1, p), local[own].reshape(-1, 3), weight[own].ravel(), residual[own].ravel()
+        s, f, w, r = (
+            shared[own].reshape(-1, p),
+            local[own].reshape(-1, 3),
+            weight[own].ravel(),
+            residual[own].ravel(),
+        )
         a = (f.T * w) @ f + np.diag(prior)
         b = (f.T * w) @ s
         c = (f.T * w) @ r + prior * np.array([0, 0, mean - geometry.omega[i]])

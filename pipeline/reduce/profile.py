@@ -63,9 +63,11 @@ def stack(
     total: Array,
     weight: Array,
 ) -> None:
-    """Add spots to total, weight (zones, m): sums of I net and of I² in bins of r, so that total/weight is the share.
+    """Add spots to total, weight (zones, m): sums of I net and of I² in bins of r, so that total/weight is
+    the share.
 
-    net : (ny, nx) frame minus background and all other spots' models.  x, y, zone, intensity : (n,) the spots.
+    net : (ny, nx) frame minus background and all other spots' models.  x, y, zone, intensity : (n,) the
+    spots.
     """
     ny, nx = net.shape
     m = total.shape[1]

@@ -56,7 +56,8 @@ def reduce(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Reduction:
-    """Reduce a data set; with out_dir write merged.hkl, merged.ins, unmerged.hkl, frames.cif_pets, reduction.json.
+    """Reduce a data set; with out_dir write merged.hkl, merged.ins, unmerged.hkl, frames.cif_pets,
+    reduction.json.
 
     The result does not depend on `workers`. Raises InputError for a data set that cannot be read, frames
     without peaks, and a cell that does not index them.
@@ -82,7 +83,9 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     spots = integrate(dataset, lattice.geometry, profile, detector, spec, margin, workers, progress)
     tell("orientations", 0, 1)
     data = measurements(spots[~blank[spots["frame"]]], spec)
-    oriented = refine_orientations(lattice.geometry, data, first_shape(lattice.geometry, spec), spec.orientation)
+    oriented = refine_orientations(
+        lattice.geometry, data, first_shape(lattice.geometry, spec), spec.orientation
+    )
     spots = integrate(dataset, oriented.geometry, profile, detector, spec, 0.0, workers, progress)
     spots = spots[~blank[spots["frame"]]].reset_index(drop=True)
     tell("merging", 0, 1)
@@ -91,7 +94,8 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     fitted = fit_intensities(oriented.geometry, data, oriented.model, calculated)
     fitted = fitted[fitted["recorded"] >= spec.merging.min_recorded].reset_index(drop=True)
     if fitted.empty:
-        raise InputError("no reflection was recorded in full", file=dataset.path, field="merging.min_recorded",
+        raise InputError("no reflection was recorded in full", file=dataset.path,
+        field="merging.min_recorded",
                          value=spec.merging.min_recorded, allowed="a smaller value")  # fmt: skip
     merged = merge(fitted, laue_rotations(spec.laue_class, spec.spacegroup), spec.merging)
     frames = frame_table(dataset.nominal, peaks, lattice, oriented, blank)

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """What the frames say of the detector: gain = var/mean of the counts, Gaussian width of the spots in pixels."""
+    """What the frames say of the detector: gain = var/mean of counts, Gaussian sigma of spots in pixels."""
 
     gain: float
     spot_sigma: float
@@ -37,7 +37,8 @@ def detector_of(dataset: DataSet, spec: ReduceSpec) -> Detector:
             if len(peaks) >= spec.positions.min_peaks:
                 sigmas.append(spot_sigma(frame, cleaned, peaks))
         if spec.noise.gain is None:
-            gain = estimate_gain(*(np.concatenate(m) for m in zip(*moments, strict=True)))
+            expected, squares = (np.concatenate(m) for m in zip(*moments, strict=True))
+            gain = estimate_gain(expected, squares)
         if spec.peaks.spot_sigma_px is None and sigmas:
             sigma = float(np.median(sigmas))
     return Detector(gain, sigma)

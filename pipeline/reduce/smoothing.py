@@ -1,14 +1,15 @@
-"""How much of a tilt's spread is drift, how much is jitter, how much is error: the prior of the last cycles."""
+"""How much of a tilt's spread is drift, jitter or error: the prior of the last cycles."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 DRIFT_DEG = (0.02, 0.05, 0.1, 0.2, 0.4)
 LENGTH_DEG = (10.0, 20.0, 40.0, 80.0)
@@ -18,7 +19,7 @@ COMMON_DEG = 1.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Smoothing:
-    """Chosen model: covariance (n, n) rad²; drift, jitter in degrees rms; length of the drift in degrees of tilt."""
+    """Chosen model: covariance (n, n) rad²; drift, jitter in degrees rms; length of the drift in degrees."""
 
     covariance: Array
     drift_deg: float

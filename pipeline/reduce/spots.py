@@ -46,7 +46,9 @@ def spot_profile(dataset: DataSet, geometry: Geometry, detector: Detector, spec:
             inside = (expected.pixels > edge) & (expected.pixels < np.array([nx, ny]) - edge)
             strong = found.intensity > settings.profile_i_over_sigma * found.sigma
             lonely = ~overlapped(expected.pixels, settings.profile_reach_px + profile.core)
-            use = np.nonzero(found.good & inside.all(axis=1) & strong & lonely & (expected.g < spec.d_star_max))[0]
+            use = np.nonzero(
+                found.good & inside.all(axis=1) & strong & lonely & (expected.g < spec.d_star_max)
+            )[0]
             x, y = (np.ascontiguousarray(expected.pixels[use, k]) for k in (0, 1))
             zone, intensity = profile.zone(expected.g[use]), found.intensity[use]
             add_models(found.net, x, y, zone, intensity, profile.shares, profile.step)
@@ -71,7 +73,8 @@ def integrate(
     workers: int,
     progress: Progress | None,
 ) -> pd.DataFrame:
-    """Good spots of all frames up to d_star_max: frame, h, k, l, I, sigma (electrons), background, s, g, x, y.
+    """Good spots of all frames up to d_star_max: frame, h, k, l, I, sigma (electrons), background, s, g, x,
+    y.
 
     margin : rad, misorientation allowed for in the prediction.
     """
@@ -118,5 +121,7 @@ def _one(
     valid = valid_pixels(frame, centre, radius, dataset.nominal.saturation)
     expected = predict(geometry, i, nodes, spec.integration.tail, margin)
     zone = profile.zone(expected.g)
-    found = integrate_frame(frame, valid, centre, expected.pixels, zone, profile, detector.gain, spec.integration)
+    found = integrate_frame(
+        frame, valid, centre, expected.pixels, zone, profile, detector.gain, spec.integration
+    )
     return expected, valid, found
