@@ -1,6 +1,7 @@
 """Gathers the tables and pictures of a report while frames, reduced data and truth are at hand."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from nanoed.studies.rows import frame_orientations, true_frames, with_refined_ti
 
 Array = NDArray[np.float64]
 FRAMES_SHOWN = (0.1, 0.5, 0.9)  # of the series
+SILENT: dict[str, Any] = {"metadata": {"Software": None}}  # no program's name inside a picture
 RECORDED_FRAMES = 6  # a rocking curve is shown if so many frames saw it
 
 
@@ -156,7 +158,7 @@ def _write_frames(run_dir: Path, data: DataSet, reduction: Reduction, ring: floa
     for i in dict.fromkeys(round(part * (len(data) - 1)) for part in FRAMES_SHOWN):
         name = f"frame_{i:04d}.png"
         grey, white = grey_levels(data.frame(i))
-        imsave(run_dir / FOLDER / name, grey, cmap="gray", vmin=0, vmax=255, metadata={"Software": None})
+        imsave(run_dir / FOLDER / name, grey, cmap="gray", vmin=0, vmax=255, **SILENT)
         x, y = geometry.centres[i]
         row = (i, name, data.nominal.alpha_deg[i], x, y, geometry.a_per_px, ring, 0.0, white)
         shown.append(dict(zip(TABLES["frames"], row, strict=True)))

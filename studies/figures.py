@@ -149,7 +149,7 @@ def rocking_figure(points: pd.DataFrame, fit: pd.DataFrame) -> Figure:
                 label="observed, per frame",
             )
             axes.axhline(0, color=MUTED, linewidth=0.4)
-            axes.set_title(" ".join(str(int(i)) for i in hkl).replace("-", "\N{MINUS SIGN}"))
+            axes.set_title(" ".join(f"{i:.0f}" for i in np.asarray(hkl)).replace("-", "\N{MINUS SIGN}"))
             axes.set_xlabel(r"$S_g$ (10$^{-3}$ Å$^{-1}$)")
         panels[0].set_ylabel("intensity (electrons)")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -208,10 +208,10 @@ def distance_figure(distances: pd.DataFrame, published: Mapping[str, float]) -> 
             part = distances[distances["method"] == method]
             text, colour, marker = SERIES[method]
             y = part["label"].map(labels.index) + offset
-            bars = {"xerr": part["su_A"].fillna(0.0), "elinewidth": 0.8, "markersize": 4.5}
+            bars: dict[str, Any] = {"xerr": part["su_A"].fillna(0.0), "elinewidth": 0.8, "markersize": 4.5}
             axes.errorbar(part["distance_A"], y, fmt=marker, color=colour, label=text, **bars)
             if np.isfinite(published.get(method, np.nan)):
-                line = {"linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 0}
+                line: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 0}
                 axes.axvline(published[method], color=colour, label=f"{text}, published average", **line)
         axes.set(xlabel="distance from the true site (Å)", ylim=(len(labels) - 0.5, -0.5))
         axes.set_xlim(left=0)
