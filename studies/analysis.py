@@ -68,7 +68,7 @@ def analyse(
         lost = tuple(_failure(method, error, "reduction") for method in methods)
         return Analysis(None, lost, {"reduce": perf_counter() - began})
     seconds = {"reduce": perf_counter() - began}
-    model = replace(start, cell=reduction.cell)
+    model = replace(start, cell=reduction.geometry.cell)
     outcomes = []
     for method in methods:
         began = perf_counter()

@@ -86,8 +86,15 @@ def reduction_columns(reduction: Reduction | None, crystal: Crystal) -> dict[str
     """Statistics of the reduced data, and the error of the cell found."""
     if reduction is None:
         return {}
-    found = {name: reduction.statistics[name] for name in RESULT_COLUMNS if name in reduction.statistics}
-    return found | {"cell_err_pct": cell_err_pct(reduction.cell, crystal.cell)}
+    numbers = reduction.statistics
+    return {
+        "coverage_pct": 100 * numbers["coverage"],
+        "coverage_s_max": numbers["coverage_s_max"],
+        "redundancy": numbers["redundancy"],
+        "r_int_pct": 100 * numbers["r_int"],
+        "cc_half": numbers["cc_half"],
+        "cell_err_pct": cell_err_pct(reduction.geometry.cell, crystal.cell),
+    }
 
 
 def outcome_columns(
@@ -124,7 +131,7 @@ def frame_orientations(pets: PetsData) -> pd.DataFrame:
 
 def with_refined_tilts(frames: pd.DataFrame, refinement: Refinement | None) -> pd.DataFrame:
     """The frames that were refined with the tilts they were given; all frames where there are no tilts."""
-    if refinement is None or "tilt_x_deg" not in refinement.frames:
+    if refinement is None or refinement.frames.empty:
         return frames
     tilts = refinement.frames[["frame", "tilt_x_deg", "tilt_y_deg"]]
     return frames.merge(tilts, on="frame", how="inner")
