@@ -19,7 +19,12 @@ from pydantic import (
     field_validator,
 )
 
+from nanoed.sim.physics.errors import InputError
+
 Laue = Literal["-1", "2/m", "mmm", "4/m", "4/mmm", "-3", "-3m", "6/m", "6/mmm", "m-3", "m-3m"]
+
+
+Cell = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
 
 
 class _Part(BaseModel):
@@ -166,7 +171,7 @@ class IntegrationSpec(_Part):
     sweeps: PositiveInt = 3
     """Rounds of background and intensities per frame."""
     relative_error: NonNegativeFloat = 0.005
-    """Part of I added to sigma for the aperture correction and counting losses (H4: 1 % at 5000 e/s/pixel)."""
+    """Part of I added to sigma: aperture correction and counting losses (H4: 1 % at 5000 e/s/pixel)."""
     min_separation: PositiveFloat = 1.5
     """Reflections nearer to a neighbour than this many cores are flagged as overlapped."""
     min_covered: Annotated[float, Field(gt=0, le=1)] = 0.98
@@ -187,7 +192,8 @@ class MergeSpec(_Part):
 class ReduceSpec(_Part):
     """From frames to intensities.
 
-    cell : approximate a, b, c (Å), alpha, beta, gamma (degrees), right to about 1 %.
+    cell : approximate a, b, c (Å), alpha, beta, gamma (degrees), right to about 1 %; needed by `reduce`, while
+        a case leaves it to the run.
     laue : Laue class in which equivalents merge and whose metric is imposed; None: from `spacegroup`.
     spacegroup : H-M symbol; used for systematic absences in the merged list and for the .ins file.
     composition : formula such as "TiO2"; used for the scattering factors of the .ins file alone.
@@ -195,13 +201,12 @@ class ReduceSpec(_Part):
     coverage_s_max : sin(theta)/lambda of the quoted coverage, 1/Å.
     """
 
-    cell: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
+    cell: Cell | None = None
     laue: Laue | None = None
     spacegroup: str | None = None
     composition: str = ""
     d_star_max: PositiveFloat = 1.4
     coverage_s_max: PositiveFloat = 0.7
-    seed: Annotated[int, Field(ge=0)] = 0
     distortion: Literal["none", "elliptic"] = "elliptic"
     noise: NoiseSpec = NoiseSpec()
     peaks: PeakSpec = PeakSpec()
@@ -218,6 +223,13 @@ class ReduceSpec(_Part):
         if value is not None and gemmi.find_spacegroup_by_name(value) is None:
             raise ValueError("not a space group that gemmi knows")
         return value
+
+    def require_cell(self) -> Cell:
+        """The approximate cell; raises InputError where none was given."""
+        if self.cell is None:
+            allowed = "a,b,c in Å and alpha,beta,gamma in degrees, right to about 1 %"
+            raise InputError("indexing needs an approximate cell", field="cell", allowed=allowed)
+        return self.cell
 
     @property
     def laue_class(self) -> str:

@@ -44,9 +44,8 @@ def integrate_frame(
     frame : (ny, nx) counts.  valid : False on bad, saturated and direct-beam pixels.  pixels : (n, 2).
     I = Σ w (D - B) / Σ w P with w = P / V, V = gain (B + I P) inside the aperture (Horne 1986): a plain sum
     with aperture correction for strong spots, the profile fit for weak ones. D has the models of all other
-    spots taken off. sigma² = Σ w² V / (Σ w P)² + (Σ w / Σ w P)² gain B / n_B + (relative_error I)², the second
-    term the background's.
-    Negative estimates stay.
+    spots taken off. sigma² = Σ w² V / (Σ w P)² + (Σ w / Σ w P)² gain B / n_B + (relative_error I)²; the
+    second term is the background's. Negative estimates stay.
     """
     x, y = np.ascontiguousarray(pixels[:, 0]), np.ascontiguousarray(pixels[:, 1])
     aperture = spec.aperture_px or profile.core * spec.aperture_cores

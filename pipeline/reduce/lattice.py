@@ -76,7 +76,12 @@ def _index(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[float, Inde
         turned = replace(start, omega=np.full(len(start), omega))
         try:
             found.append(
-                (omega, index_peaks(to_sample(turned, peaks.frame[low], q[low]), spec.cell, spec.indexing))
+                (
+                    omega,
+                    index_peaks(
+                        to_sample(turned, peaks.frame[low], q[low]), spec.require_cell(), spec.indexing
+                    ),
+                )
             )
         except InputError as error:
             failure = error

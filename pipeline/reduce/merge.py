@@ -41,9 +41,8 @@ class Merged:
 def merge(measured: pd.DataFrame, rotations: Index, spec: MergeSpec) -> Merged:
     """Merge h, k, l, I, sigma (one row per measured hkl) over the equivalents under `rotations`.
 
-    Outliers: |I - median| above outlier_mad × 1.48 MAD and as many sigmas of the error model, in groups of four
-    and more (C7).
-    Weighted means with the sigmas of the error model; groups in order of h, k, l.
+    Outliers: |I - median| above outlier_mad × 1.48 MAD and as many sigmas of the error model, in groups of
+    four and more (C7). Weighted means with the sigmas of the error model; groups in order of h, k, l.
     """
     table = measured[["h", "k", "l", "I", "sigma"]].reset_index(drop=True)
     unique = representative(table[["h", "k", "l"]].to_numpy(np.int64), rotations)

@@ -62,6 +62,7 @@ def reduce(
     The result does not depend on `workers`. Raises InputError for a data set that cannot be read, frames
     without peaks, and a cell that does not index them.
     """
+    spec.require_cell()
     with open_dataset(data_dir) as dataset, threadpool_limits(1):
         result = _reduced(dataset, spec, workers, progress)
         if out_dir is not None:
