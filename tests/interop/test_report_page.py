@@ -82,16 +82,21 @@ def _results() -> list[dict[str, object]]:
 
 def _pictures(run: Path, rng: np.random.Generator) -> None:
     """Two frames with a lattice of spots on a falling background."""
-    y, x = np.mgrid[0:512, 0:512] + 0.5
-    g = 0.00622 * np.hypot(x - 256, y - 257)
+    at = np.arange(512) + 0.5
+    g = 0.00622 * np.hypot(at[None, :] - 256, at[:, None] - 257)
     spots, frames = [], []
     for number in (0, 49):
-        counts = 300 * np.exp(-g / 0.25) + 0.5
-        for h, k in np.ndindex(27, 15):
-            px, py = 256 + (h - 13) * 17.5 + number / 20, 257 - (k - 7) * 31.3
-            strength = rng.exponential(4000) * np.exp(-(((px - 256) ** 2 + (py - 257) ** 2) / 130**2))
-            counts += strength / 9 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 6)
-            spots.append((number, h - 13, k - 7, 0, px, py, strength, 5 + 0.05 * strength))
+        h, k = (index.ravel() for index in np.indices((27, 15)))
+        px, py = 256 + (h - 13) * 17.5 + number / 20, 257 - (k - 7) * 31.3
+        strength = rng.exponential(4000, len(h)) * np.exp(-(((px - 256) ** 2 + (py - 257) ** 2) / 130**2))
+        columns, rows = (np.exp(-((at - centre[:, None]) ** 2) / 6) for centre in (px, py))
+        counts = 300 * np.exp(-g / 0.25) + 0.5 + (rows.T * strength / 9) @ columns
+        spots += list(
+            zip(
+                *np.broadcast_arrays(number, h - 13, k - 7, 0, px, py, strength, 5 + 0.05 * strength),
+                strict=True,
+            )
+        )
         counts = rng.poisson(counts)
         grey = np.rint(255 * np.log1p(counts) / np.log1p(counts.max())).astype(np.uint8)
         imsave(run / "figures" / f"frame_{number:04d}.png", grey, cmap="gray", vmin=0, vmax=255)
