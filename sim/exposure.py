@@ -186,8 +186,11 @@ def diffraction(setup: Setup, i: int) -> Diffraction:
     dose = instrument.flux_e_A2_s * experiment.protocol.exposure_s
     rotations, shares = orientations(setup, i, float(np.max(thickness)))
     hkl, s_g = excited(setup, ub_lab)
-    engine = bloch.frame_intensities if experiment.engine == "bloch" else kinematical.kinematical_intensities
-    voltage, limits = instrument.voltage_kv, (setup.g_max, setup.s_max)
+    if experiment.engine == "bloch":
+        engine, s_max = bloch.frame_intensities, setup.s_max
+    else:
+        engine, s_max = kinematical.kinematical_intensities, np.inf
+    voltage, limits = instrument.voltage_kv, (setup.g_max, s_max)
     share = engine(setup.potential, ub_lab, rotations, shares, thickness, weights, hkl, voltage, *limits)
     if experiment.engine == "kinematical":
         share[0] = max(0.0, 1 - share[1:].sum())

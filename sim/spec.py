@@ -136,7 +136,7 @@ class Experiment(_Part):
     factors: Table = "lobato"
     g_max: Annotated[float, Field(gt=0, le=4)] | None = None
     s_max: Annotated[float, Field(gt=0, le=0.5)] | None = None
-    azimuths_factor: Annotated[float, Field(ge=0.1, le=20)] = 2.0
+    azimuths_factor: Annotated[float, Field(ge=0.1, le=20)] = 1.5
     noise: bool = True
     particle: Particle
     instrument: Instrument
