@@ -248,7 +248,9 @@ def write_dataset(
             if progress:
                 progress("frames", done, nominal.n_frames)
         if done != nominal.n_frames:
-            raise InputError("frames are missing", field="n_frames", value=done, allowed=str(nominal.n_frames))
+            raise InputError(
+                "frames are missing", field="n_frames", value=done, allowed=str(nominal.n_frames)
+            )
     return target
 
 
