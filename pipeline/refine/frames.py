@@ -1,0 +1,199 @@
+"""Per-frame data of a dynamical refinement: which reflections a frame is judged by and how it is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nanoed.pipeline.io.cif_pets import PetsData
+from nanoed.pipeline.refine.statistics import weights
+from nanoed.pipeline.spec import RefineSpec, ThicknessSpec
+from nanoed.sim.physics import bloch, sampling
+from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.geometry import excitation_errors, frame_matrix, rot_x, rot_y
+from nanoed.sim.physics.thickness import chord_distribution
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+LONG = 1e4
+"""Aspect that stands for an endless rod."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One (virtual) frame.
+
+    zone : id in the data.  orientation : (3, 3) of the reduction, sample to lab.  semi_angle : rad.
+    azimuth : of the tilt axis, rad.  hkl : (n, 3), observed, weight : (n,) of the reflections that are refined.
+    sigma : (n,).
+    """
+
+    zone: int
+    orientation: Array
+    semi_angle: float
+    azimuth: float
+    hkl: IntArray
+    observed: Array
+    sigma: Array
+    weight: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Body:
+    """Shape of the crystal with unit diameter, in the frame in which UB is written."""
+
+    shape: str
+    axis: Array
+    length: float
+    diameter: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine:
+    """How frames are computed: UB, thickness model, limits. size : diameter of the body, Å."""
+
+    ub: Array
+    thickness: ThicknessSpec
+    protocol: str
+    g_max: float
+    s_max: float
+    n_azimuth: int | None
+
+    def chords(self, orientation: Array) -> tuple[Array, Array]:
+        """Relative thickness nodes and weights (k,) of the body along the beam."""
+        model = self.thickness.model
+        if model == "plate":
+            return np.ones(1), np.ones(1)
+        if model == "wedge":
+            x, w = np.polynomial.legendre.leggauss(self.thickness.nodes)
+            return 0.5 * (x + 1), 0.5 * w
+        direct = np.linalg.inv(self.ub).T @ np.array(self.thickness.axis_uvw)
+        axis = direct / np.linalg.norm(direct)
+        body = Body(
+            {"sphere": "sphere", "ellipsoid": "ellipsoid"}.get(model, "cylinder"),
+            axis,
+            {"rod": LONG, "sphere": 1.0}.get(model, self.thickness.aspect),
+        )
+        nodes, w, _ = chord_distribution(body, orientation[2], self.thickness.nodes)
+        return nodes, w
+
+    def mean_chord(self, orientation: Array) -> float:
+        """Area-weighted mean of the relative chords."""
+        nodes, w = self.chords(orientation)
+        return float(nodes @ w)
+
+    def rotations(self, frame: Frame, longest: float) -> Array:
+        """Rotations that the frame averages over, (m, 3, 3); `longest` : chord, Å."""
+        if self.protocol == "precession":
+            n = self.n_azimuth or sampling.precession_steps(self.g_max, frame.semi_angle, longest)
+            return sampling.precession_rotations(frame.semi_angle, n)
+        n = self.n_azimuth or sampling.precession_steps(self.g_max, frame.semi_angle / np.pi, longest)
+        return sampling.rotation_sweep(frame.azimuth, frame.semi_angle, n)
+
+    def intensities(
+        self,
+        frame: Frame,
+        tilt: Array,
+        size: float,
+        selected_at: tuple[Array, float],
+        potential: bloch.PotentialTable,
+        derivatives: bool,
+    ) -> tuple[Array, Array]:
+        """Intensities (n,) and derivatives (n, p + 3: structure, two tilts in rad, log size) of a frame.
+
+        tilt : (2,) rad.  selected_at : tilt and size that fix the beams and the sampling during a search.
+        """
+        orientation = tilted(frame.orientation, tilt)
+        at_tilt, at_size = selected_at
+        nodes, w = self.chords(orientation)
+        rotations = self.rotations(frame, at_size * float(nodes.max()))
+        even = np.full(len(rotations), 1 / len(rotations))
+        ub_select = tilted(frame.orientation, at_tilt) @ self.ub
+        return bloch.frame_jacobian(
+            potential, orientation @ self.ub, ub_select, rotations, even, size * nodes, w, frame.hkl,
+            self.s_max, derivatives,
+        )  # fmt: skip
+
+
+def tilted(orientation: Array, tilt: Array) -> Array:
+    """R_x(tilt_x) R_y(tilt_y) times the orientation; rad."""
+    return rot_x(float(tilt[0])) @ rot_y(float(tilt[1])) @ orientation
+
+
+def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None = None) -> list[Frame]:
+    """The frames with their refined reflections: |g| <= d_star_max and RS_g <= rs_g_max (A4).
+
+    tilts : by zone (rad), where the orientations are better known already.  Raises InputError for data that
+    cannot be refined.
+    """
+    _check(data)
+    groups = dict(iter(data.reflections.groupby("zone", sort=True)))
+    out = []
+    for row in data.zones.itertuples():
+        table = groups.get(row.id)
+        if table is None:
+            continue
+        angles = np.radians([row.alpha, row.beta, row.omega])
+        orientation = frame_matrix(*angles)
+        at = orientation if tilts is None or row.id not in tilts else tilted(orientation, tilts[row.id])
+        kept = _selected(table, at @ data.ub, np.radians(row.semi_angle), angles[2], data.wavelength, spec)
+        if len(kept) < 4:
+            continue
+        observed, sigma = kept["I"].to_numpy(float), kept["sigma"].to_numpy(float)
+        hkl = kept[["h", "k", "l"]].to_numpy(np.int64)
+        w = weights(observed, sigma, spec.instability)
+        out.append(
+            Frame(
+                int(row.id),
+                orientation,
+                float(np.radians(row.semi_angle)),
+                float(angles[2]),
+                hkl,
+                observed,
+                sigma,
+                w,
+            )
+        )
+    if not out:
+        raise InputError("no frame has reflections inside the limits", field="rs_g_max", value=spec.rs_g_max)
+    return out
+
+
+def _selected(
+    table: pd.DataFrame, ub_lab: Array, semi_angle: float, azimuth: float, wavelength: float, spec: RefineSpec
+) -> pd.DataFrame:
+    """Reflections with RS_g = |S| / (lever · semi-angle) inside the limit; the lever is |g|, or D_g for rotation."""
+    g = table[["h", "k", "l"]].to_numpy() @ ub_lab.T
+    length = np.linalg.norm(g, axis=1)
+    lever = length
+    if spec.protocol == "rotation":
+        along = g @ np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
+        lever = np.sqrt(np.maximum(length**2 - along**2, 0))
+    near = np.abs(excitation_errors(g, wavelength)) <= spec.rs_g_max * lever * semi_angle
+    return table[near & (length <= spec.d_star_max) & (length > 0)]
+
+
+def _check(data: PetsData) -> None:
+    values = data.reflections[["I", "sigma"]].to_numpy(float)
+    if not np.isfinite(values).all() or (values[:, 1] <= 0).any():
+        raise InputError("intensities must be finite and their s.u. positive", field="_refln_intensity_meas")
+    if (data.zones["semi_angle"] <= 0).any():
+        raise InputError(
+            "a frame needs a semi-angle", field="_diffrn_zone_axis_precession_angle", allowed="> 0°"
+        )
+
+
+def check_cells(data: PetsData, model: Crystal) -> None:
+    """Raise InputError where the model's cell is more than 5 % off that of the data."""
+    found = np.array(data.cell[:3])
+    off = np.abs(np.array(model.cell[:3]) / found - 1).max()
+    if off > 0.05:
+        raise InputError(
+            "the model's cell and that of the data differ by more than 5 %",
+            field="cell", value=tuple(round(x, 4) for x in model.cell[:3]),
+            allowed=f"within 5 % of {tuple(round(float(x), 4) for x in found)} Å",
+        )  # fmt: skip
