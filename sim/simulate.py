@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from nanoed.sim.dataset import write_dataset
 from nanoed.sim.exposure import Frame, Setup, prepare, simulated_frame
@@ -53,7 +54,8 @@ def simulate(
             summaries.append(frame.summary)
             yield frame.image
 
-    path = write_dataset(data, setup.nominal, images(), progress)
+    with threadpool_limits(1):
+        path = write_dataset(data, setup.nominal, images(), progress)
     frames = pd.DataFrame(summaries, columns=list(FRAME_COLUMNS))
     table = pd.DataFrame(
         {name: np.concatenate([part[name] for part in reflections]) for name in reflections[0]}
