@@ -15,6 +15,12 @@ def wavelength_A(voltage_kv: float) -> float:
     return HC_EV_A / math.sqrt(energy * (2 * REST_ENERGY_EV + energy))
 
 
+def voltage_kv(wavelength: float) -> float:
+    """Accelerating voltage of a wavelength (Å): the inverse of `wavelength_A`."""
+    momentum = HC_EV_A / wavelength
+    return 1e-3 * (math.hypot(momentum, REST_ENERGY_EV) - REST_ENERGY_EV)
+
+
 def wavenumber(voltage_kv: float) -> float:
     """K = 1 / wavelength, 1/Å, no 2π."""
     return 1.0 / wavelength_A(voltage_kv)
