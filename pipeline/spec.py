@@ -164,6 +164,8 @@ class IntegrationSpec(_Part):
     """Frames from which the average profile is taken."""
     profile_spots: PositiveInt = 10
     """Fewest spots for a profile of a zone's own."""
+    profile_tail_sigma: PositiveFloat = 2.0
+    """The average profile ends where a ring of one pixel's width is below this many standard errors."""
     profile_i_over_sigma: PositiveFloat = 50.0
     """Spots that contribute to the average profile."""
     background_window_px: PositiveInt = 31
@@ -271,6 +273,7 @@ class RefineSpec(_Part):
     protocol : how a frame moves the crystal.  rs_g_max : limit of |S| / (|g| semi-angle) at the centre of the frame
         (A4).  g_margin : beams reach this far beyond d_star_max, 1/Å (A4).  s_g_max : beams within this of the Ewald
         sphere, 1/Å (A4: 0.02 for particles above 10 nm).  n_azimuth : samples of a frame; None: the rule of A5.
+    min_reflections : frames with fewer are left out.
     optimise_orientations : two tilts per frame are refined.  tilt_prior_deg : their prior spread.
     start_frames : frames of the first cycles, evenly spread, which bring the model near.
     """
@@ -286,6 +289,7 @@ class RefineSpec(_Part):
     s_g_max: PositiveFloat = 0.02
     n_azimuth: PositiveInt | None = None
     thickness: ThicknessSpec = ThicknessSpec()
+    min_reflections: PositiveInt = 4
     optimise_orientations: bool = True
     tilt_prior_deg: PositiveFloat = 0.3
     start_frames: PositiveInt = 24

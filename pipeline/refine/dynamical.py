@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from nanoed.sim.physics.electron import voltage_kv
 from nanoed.sim.physics.errors import ConvergenceError
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Progress = Callable[[str, int, int], None]
 T = TypeVar("T")
 LARGEST_TILT_STEP = np.radians(0.15)
@@ -203,7 +204,7 @@ def search_tilts(problem: Problem, state: State) -> Array:
     return np.array(problem.each(search))
 
 
-def _limited(step: Array) -> Array:
+def _limited(step: Floats) -> Floats:
     """Tilt steps (..., 2) no longer than LARGEST_TILT_STEP."""
     length = np.linalg.norm(step, axis=-1, keepdims=True)
     return step * np.minimum(1.0, LARGEST_TILT_STEP / np.maximum(length, 1e-300))
@@ -211,7 +212,7 @@ def _limited(step: Array) -> Array:
 
 def gauss_newton(
     problem: Problem, state: State, settled: float, tilts: bool
-) -> tuple[State, Array, pd.DataFrame]:
+) -> tuple[State, Floats, pd.DataFrame]:
     """Damped Gauss-Newton on structure, size and tilts together.
 
     The Jacobian is kept while steps shrink to a third or better, else computed anew. Returns the state, the covariance
@@ -222,7 +223,9 @@ def gauss_newton(
     calculated, slopes = [i for i, _ in found], [s for _, s in found]
     cost, damping, last = _total(problem, state, calculated, prior), 0.0, np.inf
     n_data = sum(len(f.observed) for f in problem.frames)
-    history, fresh, total = [], True, sum(float(f.weight @ f.observed**2) for f in problem.frames)
+    total = sum(float(f.weight @ f.observed**2) for f in problem.frames)
+    history: list[dict[str, float]] = []
+    fresh = True
     for cycle in range(problem.spec.max_cycles):
         blocks = [
             block_of(*row, prior, damping)
@@ -264,7 +267,7 @@ def _total(problem: Problem, state: State, calculated: list[Array], prior: float
     return fit + float(np.sum(state.tilts**2)) / prior**2
 
 
-def _moved(state: State, step: Array, local: Array) -> State:
+def _moved(state: State, step: Floats, local: Floats) -> State:
     log_size = state.log_size + float(np.clip(step[-1], -0.2, 0.2))
     return State(state.values + step[:-1], log_size, state.tilts + _limited(local))
 

@@ -80,9 +80,9 @@ def _minimise(
     values, damping, history = parameters.start.copy(), 1e-3, []
     current = _state(parameters, values, hkl, observed, w, spec.factors)
     for cycle in range(spec.max_cycles):
-        cost, scale, residual, jacobian = current
+        cost, _, residual, jacobian = current
         normal = jacobian.T @ (w[:, None] * jacobian)
-        covariance = np.linalg.pinv(normal, hermitian=True)
+        covariance = np.asarray(np.linalg.pinv(normal, hermitian=True), np.float64)
         gof2 = cost / max(len(observed) - len(values) - 1, 1)
         right = jacobian.T @ (w * residual)
         while True:
@@ -108,6 +108,6 @@ def _state(
 ) -> tuple[float, float, Array, Array]:
     """Weighted sum of squares, best scale, residuals, and Jacobian with the scale last."""
     calculated, slope = _intensities(parameters, values, hkl, factors)
-    scale = float((w * observed) @ calculated / max((w * calculated) @ calculated, 1e-300))
+    scale = float((w * observed) @ calculated / max(float((w * calculated) @ calculated), 1e-300))
     residual = observed - scale * calculated
     return float(w @ residual**2), scale, residual, np.column_stack([scale * slope, calculated])

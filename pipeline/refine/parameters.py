@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Parameters:
             self.crystal, xyz=self.crystal.xyz + shift[:, :3], u_iso=self.crystal.u_iso + shift[:, U_ISO]
         )
 
-    def uncertainties(self, covariance: Array) -> dict[str, Array]:
+    def uncertainties(self, covariance: NDArray[np.floating[Any]]) -> dict[str, Array]:
         """s.u. of coordinates "xyz" (n, 3) and "u_iso" (n,) from the covariance (p, p) of the parameters."""
         variance = np.einsum("nqp,pr,nqr->nq", self.jacobian, covariance, self.jacobian)
         su = np.sqrt(np.maximum(variance, 0.0))
