@@ -12,7 +12,9 @@ import numpy as np
 
 from nanoed.pipeline.refine.result import Refinement
 
-CIF_HEADER = "# Core CIF dictionary 3.2.0 (COMCIFS)\n# names of version 3 in their CIF1 spelling: underscores for dots\n"
+CIF_HEADER = (
+    "# Core CIF dictionary 3.2.0 (COMCIFS)\n# names of version 3 spelt as in CIF1: underscores for dots\n"
+)
 THEORY = {"kinematical": "kinematical", "dynamical": "dynamical"}
 REFLECTIONS = ["h", "k", "l", "I_obs", "sigma", "I_calc"]
 

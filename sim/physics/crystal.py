@@ -241,7 +241,7 @@ def structure_block(crystal: Crystal) -> gemmi.cif.Document:
     ops = block.init_loop("_space_group_symop_", ["operation_xyz"])
     for op in group.operations():
         ops.add_row([gemmi.cif.quote(op.triplet())])
-    aniso = np.isfinite(crystal.u_ij).all(axis=1)
+    aniso = [bool(np.isfinite(row).all()) for row in crystal.u_ij]
     tags = [
         "label",
         "type_symbol",
@@ -257,9 +257,9 @@ def structure_block(crystal: Crystal) -> gemmi.cif.Document:
         numbers = [repr(float(v)) for v in (*crystal.xyz[i], crystal.occupancy[i])]
         kind = "Uani" if aniso[i] else "Uiso"
         loop.add_row([label, crystal.elements[i], *numbers, kind, repr(float(crystal.u_iso[i]))])
-    if aniso.any():
+    if any(aniso):
         tags = ["label", *(f"U_{ij}" for ij in ("11", "22", "33", "12", "13", "23"))]
         loop = block.init_loop("_atom_site_aniso_", tags)
-        for j in np.flatnonzero(aniso).tolist():
+        for j in (i for i, found in enumerate(aniso) if found):
             loop.add_row([crystal.labels[j], *(repr(float(v)) for v in crystal.u_ij[j])])
     return document
