@@ -64,9 +64,11 @@ def measured(
     """
     pooled = sums.sum(axis=1, keepdims=True)
     sums = np.where(enough[None, :, None], sums, pooled)
-    shares = np.empty(sums.shape[1:])
+    _, zones, bins = sums.shape
+    shares = np.empty((zones, bins))
     r = np.arange(shares.shape[1])
-    for z, (n, first, second) in enumerate(sums.swapaxes(0, 1)):
+    for z in range(zones):
+        n, first, second = sums[:, z]
         filled = n > 0
         mean = first[filled] / n[filled]
         error2 = np.maximum(second[filled] / n[filled] - mean**2, 0) / n[filled]

@@ -144,5 +144,5 @@ def test_damaged_files_are_named_in_one_line(
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none.cif_pets"):
+    with pytest.raises(InputError, match=r"none\.cif_pets"):
         read_cif_pets(tmp_path / "none.cif_pets")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.spatial.transform import Rotation
+from spot_frames import CELL, nominal, true_geometry, true_intensities, write_series
 
 from nanoed.pipeline.io.cif_pets import read_cif_pets
 from nanoed.pipeline.io.hkl import read_hkl
@@ -16,7 +17,6 @@ from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import write_dataset
 from nanoed.sim.physics.errors import InputError
-from spot_frames import CELL, nominal, true_geometry, true_intensities, write_series
 
 APPROXIMATE = (7.1 * 1.008, 5.3 * 0.992, 4.6 * 1.005, 90.0, 90.0, 90.0)
 

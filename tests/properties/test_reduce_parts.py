@@ -92,7 +92,7 @@ def test_direct_beam_and_friedel_pairs() -> None:
     assert np.abs(direct_beam(lossy + rng.poisson(1.0, x.shape), 2.0, 12.0) - CENTRE).max() < 0.2
     half = rng.uniform(-90, 90, (40, 2))
     pixels = np.vstack([CENTRE + half, CENTRE - half, rng.uniform(0, 256, (20, 2))])
-    found = friedel_centre(pixels, CENTRE + [1.0, -0.7], 3.0)
+    found = friedel_centre(pixels, CENTRE + np.array([1.0, -0.7]), 3.0)
     assert np.abs(found - CENTRE).max() < 1e-6
     assert np.array_equal(friedel_centre(pixels[:1], CENTRE, 3.0), CENTRE)
 
