@@ -48,7 +48,7 @@ class _Lines:
         if stage != self.stage:
             self.finish()
             self.stage, self.began, self.told = stage, now, now
-        self.state = f"{done}/{total}"
+        self.state = f"{done}/{total}" if total > 1 else ""
         if now - self.told > LINE_EVERY_S:
             say(f"{stage}: {self.state} ...")
             self.told = now
@@ -56,7 +56,7 @@ class _Lines:
     def finish(self) -> None:
         """Print how the last stage ended."""
         if self.stage:
-            say(f"{self.stage}: {self.state}, {perf_counter() - self.began:.1f} s")
+            say(f"{self.stage}: {self.state}{', ' if self.state else ''}{perf_counter() - self.began:.1f} s")
             self.stage = ""
 
 
