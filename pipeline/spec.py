@@ -275,6 +275,8 @@ class RefineSpec(_Part):
         sphere, 1/Å (A4: 0.02 for particles above 10 nm).  n_azimuth : samples of a frame; None: the rule of A5.
     min_reflections : frames with fewer are left out.
     optimise_orientations : two tilts per frame are refined.  tilt_prior_deg : their prior spread.
+    tilt_settled_deg : a search over tilts ends below this step.  reselections : most times that the beams are
+        chosen anew at the orientations found.
     start_frames : frames of the first cycles, evenly spread, which bring the model near.
     """
 
@@ -292,4 +294,6 @@ class RefineSpec(_Part):
     min_reflections: PositiveInt = 4
     optimise_orientations: bool = True
     tilt_prior_deg: PositiveFloat = 0.3
+    tilt_settled_deg: PositiveFloat = 0.003
+    reselections: PositiveInt = 4
     start_frames: PositiveInt = 24

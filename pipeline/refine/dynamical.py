@@ -34,7 +34,10 @@ Floats = NDArray[np.floating[Any]]
 Progress = Callable[[str, int, int], None]
 T = TypeVar("T")
 LARGEST_TILT_STEP = np.radians(0.15)
+LARGEST_LOG_STEP = 0.2
 LARGEST_DAMPING = 1e6
+THICKNESS_MARGIN = 2.0
+"""The mean thickness may leave the range of the scan by this factor before the refinement is given up."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +139,7 @@ def _approach(
     if spec.thickness.start_A is None:
         start = _scanned(problem, start)
     problem = replace(problem, at=start, report=_reporter(progress, "first cycles"))
-    near, _, _ = gauss_newton(problem, start, settled=1.0, tilts=spec.optimise_orientations)
+    near = gauss_newton(problem, start, settled=1.0, tilts=spec.optimise_orientations).state
     state = State(near.values, near.log_size, np.zeros((len(frames), 2)))
     problem = replace(problem, frames=frames, at=state, report=_reporter(progress, "orientations"))
     if spec.optimise_orientations:
@@ -170,7 +173,7 @@ def _scanned(problem: Problem, start: State) -> State:
 def search_tilts(problem: Problem, state: State) -> Array:
     """Two tilts per frame with structure and thickness held, by Levenberg-Marquardt in each frame; (frames, 2) rad."""
     potential = problem.potential(state.values, derivatives=False)
-    prior = np.radians(problem.spec.tilt_prior_deg)
+    prior, settled = np.radians(problem.spec.tilt_prior_deg), np.radians(problem.spec.tilt_settled_deg)
 
     def search(i: int) -> Array:
         frame, tilt, damping = problem.frames[i], state.tilts[i], 1e-2
@@ -195,7 +198,7 @@ def search_tilts(problem: Problem, state: State) -> Array:
                     trial_cost,
                     damping / 10,
                 )
-                if gain < 1e-3 * cost or np.linalg.norm(step) < np.radians(0.003):
+                if gain < 1e-3 * cost or np.linalg.norm(step) < settled:
                     break
             else:
                 damping = max(10 * damping, 0.1)
@@ -210,56 +213,65 @@ def _limited(step: Floats) -> Floats:
     return step * np.minimum(1.0, LARGEST_TILT_STEP / np.maximum(length, 1e-300))
 
 
-def gauss_newton(
-    problem: Problem, state: State, settled: float, tilts: bool
-) -> tuple[State, Floats, pd.DataFrame]:
-    """Damped Gauss-Newton on structure, size and tilts together.
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """A settled least squares: state, kept Jacobians of the frames, covariance (p + 1) at unit weight, history."""
 
-    The Jacobian is kept while steps shrink to a third or better, else computed anew. Returns the state, the covariance
-    of structure and log size (p + 1) at unit weight, and the history. Raises ConvergenceError.
+    state: State
+    slopes: list[Array]
+    covariance: Floats
+    history: pd.DataFrame
+
+
+def gauss_newton(
+    problem: Problem, state: State, settled: float, tilts: bool, slopes: list[Array] | None = None
+) -> Fit:
+    """Damped Gauss-Newton on structure, size and, with `tilts`, orientations together.
+
+    A Jacobian (`slopes` at the start) is kept while steps shrink to a third or better, else computed anew; it settles
+    when the largest shift is below `settled` s.u.  Raises ConvergenceError.
     """
     prior = np.radians(problem.spec.tilt_prior_deg)
-    found = problem.evaluate(state, derivatives=True)
-    calculated, slopes = [i for i, _ in found], [s for _, s in found]
+    calculated, slopes, fresh = _linearised(problem, state, slopes)
     cost, damping, last = _total(problem, state, calculated, prior), 0.0, np.inf
     n_data = sum(len(f.observed) for f in problem.frames)
     total = sum(float(f.weight @ f.observed**2) for f in problem.frames)
     history: list[dict[str, float]] = []
-    fresh = True
     for cycle in range(problem.spec.max_cycles):
-        blocks = [
-            block_of(*row, prior, damping)
-            for row in zip(problem.frames, calculated, slopes, state.tilts, strict=True)
-        ]
-        step, local, normal = solve(blocks, tilts, damping)
-        trial = _moved(state, step, local)
-        trial_found = [i for i, _ in problem.evaluate(trial, derivatives=False)]
-        trial_cost = _total(problem, trial, trial_found, prior)
-        su = np.sqrt(np.diag(np.linalg.pinv(normal, hermitian=True)) * max(cost / n_data, 1.0))
-        shift = float(np.max(np.abs(step) / su))
-        if trial_cost > cost * (1 + 1e-9):
-            if shift < settled:
-                return state, np.linalg.pinv(normal, hermitian=True), pd.DataFrame(history)
-            if fresh:
-                damping = max(10 * damping, 1e-2)
-                if damping > LARGEST_DAMPING:
-                    break
-                continue
+        rows = zip(problem.frames, calculated, slopes, state.tilts, strict=True)
+        step, local, normal = solve([block_of(*row, prior, damping) for row in rows], tilts, damping)
+        covariance = np.linalg.pinv(normal, hermitian=True)
+        trial = _moved(problem, state, step, local)
+        found = [i for i, _ in problem.evaluate(trial, derivatives=False)]
+        trial_cost = _total(problem, trial, found, prior)
+        shift = float(np.max(np.abs(step) / np.sqrt(np.diag(covariance) * max(cost / n_data, 1.0))))
+        better = trial_cost <= cost * (1 + 1e-9)
+        if better:
+            state, calculated, cost = trial, found, trial_cost
+        history.append({"cycle": cycle, "wr_all_pct": 100 * np.sqrt(cost / total), "max_shift_su": shift})
+        if shift < settled and damping < 0.1:
+            return Fit(state, slopes, covariance, pd.DataFrame(history))
+        if better and shift <= last / 3:
+            damping, fresh = (damping / 10 if damping > 1e-4 else 0.0), False
+        elif better or not fresh:
+            calculated, slopes, fresh = _linearised(problem, state, None)
         else:
-            state, calculated, cost = trial, trial_found, trial_cost
-            history.append({"cycle": cycle, "wr_all_pct": 100 * np.sqrt(cost / total), "max_shift_su": shift})
-            fresh = False
-            if shift < settled and damping < 0.1:
-                return state, np.linalg.pinv(normal, hermitian=True), pd.DataFrame(history)
-            damping = damping / 10 if damping > 1e-4 else 0.0
-        if trial_cost > cost or shift > last / 3:
-            found = problem.evaluate(state, derivatives=True)
-            calculated, slopes, fresh = [i for i, _ in found], [s for _, s in found], True
+            damping = max(10 * damping, 1e-2)
         last = shift
+        if damping > LARGEST_DAMPING:
+            break
     raise ConvergenceError(
         f"dynamical refinement did not settle in {problem.spec.max_cycles} cycles (largest shift/su {shift:.2g}, "
         f"wR {100 * np.sqrt(cost / total):.1f} %); try a better start model, another thickness model or start_A"
     )
+
+
+def _linearised(
+    problem: Problem, state: State, slopes: list[Array] | None
+) -> tuple[list[Array], list[Array], bool]:
+    """Intensities and Jacobians of all frames, and whether the Jacobians are those of this state."""
+    found = problem.evaluate(state, derivatives=slopes is None)
+    return [i for i, _ in found], slopes or [s for _, s in found], slopes is None
 
 
 def _total(problem: Problem, state: State, calculated: list[Array], prior: float) -> float:
@@ -267,16 +279,40 @@ def _total(problem: Problem, state: State, calculated: list[Array], prior: float
     return fit + float(np.sum(state.tilts**2)) / prior**2
 
 
-def _moved(state: State, step: Floats, local: Floats) -> State:
-    log_size = state.log_size + float(np.clip(step[-1], -0.2, 0.2))
-    return State(state.values + step[:-1], log_size, state.tilts + _limited(local))
+def _moved(problem: Problem, state: State, step: Floats, local: Floats) -> State:
+    log_size = state.log_size + float(np.clip(step[-1], -LARGEST_LOG_STEP, LARGEST_LOG_STEP))
+    thickness = np.exp(log_size) * np.mean([problem.engine.mean_chord(f.orientation) for f in problem.frames])
+    low, high = problem.spec.thickness.scan_A
+    if not low / THICKNESS_MARGIN < thickness < high * THICKNESS_MARGIN:
+        raise ConvergenceError(
+            f"the thickness ran away to {thickness:.0f} Å; try another start_A, thickness model or start model"
+        )
+    return State(
+        state.values + problem.parameters.limited(step[:-1]), log_size, state.tilts + _limited(local)
+    )
+
+
+def _reselected(problem: Problem, fit: Fit) -> tuple[Problem, Fit]:
+    """The fit repeated with the beams and the sampling of the state that it found, until the tilts stay."""
+    spec = problem.spec
+    for _ in range(spec.reselections):
+        problem = replace(problem, at=fit.state)
+        again = gauss_newton(problem, fit.state, spec.settled, spec.optimise_orientations, fit.slopes)
+        moved = np.degrees(np.abs(again.state.tilts - fit.state.tilts).max())
+        fit = replace(again, history=pd.concat([fit.history, again.history], ignore_index=True))
+        if moved < spec.tilt_settled_deg:
+            break
+    return problem, fit
 
 
 def _finish(problem: Problem, state: State, data: PetsData, progress: Progress | None) -> Refinement:
-    """The last stage and what it found."""
+    """The last stage, again with the beams of the orientations that it found, and its results."""
     spec = problem.spec
     problem = replace(problem, report=_reporter(progress, "dynamical refinement"))
-    state, covariance, history = gauss_newton(problem, state, spec.settled, spec.optimise_orientations)
+    problem, fit = _reselected(
+        problem, gauss_newton(problem, state, spec.settled, spec.optimise_orientations)
+    )
+    state, covariance, history = fit.state, fit.covariance, fit.history
     calculated = [i for i, _ in problem.evaluate(state, derivatives=False)]
     crystal = problem.parameters.apply(state.values)
     table = _reflections(problem.frames, calculated)

@@ -87,14 +87,15 @@ def _minimise(
         right = jacobian.T @ (w * residual)
         while True:
             step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), right)
-            trial = _state(parameters, values + step[:-1], hkl, observed, w, spec.factors)
+            move = parameters.limited(step[:-1])
+            trial = _state(parameters, values + move, hkl, observed, w, spec.factors)
             if trial[0] <= cost * (1 + 1e-12) or damping > LARGEST_DAMPING:
                 break
             damping *= 10
         shift = float(np.max(np.abs(step) / np.sqrt(np.diag(covariance) * max(gof2, 1))))
         wr = 100 * np.sqrt(trial[0] / (w @ observed**2))
         history.append({"cycle": cycle, "wr_all_pct": wr, "max_shift_su": shift})
-        values, current, damping = values + step[:-1], trial, max(damping / 10, 1e-9)
+        values, current, damping = values + move, trial, max(damping / 10, 1e-9)
         if shift < spec.settled:
             return values, current[1], covariance * gof2, pd.DataFrame(history)
     raise ConvergenceError(

@@ -15,6 +15,8 @@ from nanoed.sim.physics.scattering import SITE_QUANTITIES
 Array = NDArray[np.float64]
 U_ISO = SITE_QUANTITIES.index("u_iso")
 SAME_PLACE = 1e-6
+LARGEST_STEP_A, LARGEST_STEP_A2 = 0.15, 0.01
+"""One cycle moves no atom further (Å) and no U_iso by more (Å²): beyond it the derivatives say nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +31,13 @@ class Parameters:
     names: tuple[str, ...]
     start: Array
     jacobian: Array
+
+    def limited(self, step: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """The step (p,), shortened as a whole where it would carry an atom or a U_iso too far."""
+        shift = self.jacobian @ step
+        far = np.linalg.norm(shift[:, :3] @ self.crystal.frac_to_cart.T, axis=1).max() / LARGEST_STEP_A
+        large = np.abs(shift[:, U_ISO]).max() / LARGEST_STEP_A2
+        return step / max(1.0, float(far), float(large))
 
     def apply(self, values: Array) -> Crystal:
         """The crystal with parameters `values` (p,)."""
