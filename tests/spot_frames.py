@@ -1,5 +1,6 @@
 """Small synthetic tilt series for tests of the reduction: kinematical, spots drawn directly, Poisson counts."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +90,12 @@ def _spot(r: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * (r / SPOT_SIGMA) ** 2) / (2 * np.pi * SPOT_SIGMA**2)
 
 
-def write_series(folder: Path, geometry: Geometry, seed: int = 11) -> Path:
-    """Write the data set of a geometry with Poisson counts."""
+def write_series(folder: Path, geometry: Geometry, seed: int = 11, blank: Collection[int] = ()) -> Path:
+    """Write the data set of a geometry with Poisson counts; frames in `blank` show no crystal."""
     hkl, full = true_intensities(geometry)
     rng = np.random.default_rng(seed)
     frames = (
-        rng.poisson(expected_frame(geometry, i, hkl, full)).astype(np.uint32) for i in range(len(geometry))
+        rng.poisson(expected_frame(geometry, i, hkl, 0 * full if i in blank else full)).astype(np.uint32)
+        for i in range(len(geometry))
     )
     return write_dataset(folder, nominal(geometry), frames)

@@ -163,7 +163,8 @@ def refine_orientations(
         model = fit_shape(geometry, data, model, spec)
     geometry, model, normal = _cycles(start, geometry, data, model, (loose, loose), spec)
     a, b = _tilts(start, geometry)
-    inverse = np.linalg.inv(normal)
+    loosely = np.repeat(np.diag(loose), 3) * np.tile([1.0, 1.0, 0.0], len(geometry))
+    inverse = np.linalg.inv(normal + np.diag(loosely))
     cov_a, cov_b = inverse[0::3, 0::3], inverse[1::3, 1::3]
     choice = tuple(choose_smoothing(geometry.alpha, t, c) for t, c in ((a, cov_a), (b, cov_b)))
     priors = (np.linalg.inv(choice[0].covariance), np.linalg.inv(choice[1].covariance))

@@ -212,3 +212,18 @@ def test_predicted_spots_lie_where_they_were_drawn(
     g_lab = np.einsum("mij,mj->mi", geometry.rotations()[frame], hkl @ geometry.ub.T)
     drawn = to_pixels(geometry, frame, g_lab)
     assert np.abs(spots[["x", "y"]].to_numpy() - drawn).max() < 0.3
+
+
+def test_centre_far_off_and_blank_frames(tmp_path: Path) -> None:
+    """The log's centre is 20 pixels wrong and six frames show no crystal: they are named and left out."""
+    from dataclasses import replace
+
+    true = true_geometry()
+    true = replace(true, centres=true.centres + np.array([16.0, -12.0]))
+    write_series(tmp_path, true, blank=range(12, 18))
+    found = reduce(tmp_path, spec())
+    blank = found.frames["blank"].to_numpy()
+    assert np.nonzero(blank)[0].tolist() == list(range(12, 18))
+    assert not found.spots["frame"].isin(range(12, 18)).any()
+    errors = tilt_errors(found.geometry, true)[~blank]
+    assert np.sqrt(((errors - errors.mean(axis=0))[:, :2] ** 2).sum(axis=1).mean()) < 0.06
