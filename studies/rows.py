@@ -115,9 +115,9 @@ def outcome_columns(
         return row
     statistics = outcome.refinement.statistics
     row |= {name: statistics[name] for name in RESULT_COLUMNS if name in statistics}
-    refined = outcome.refinement.crystal
-    row["adp_model"] = "isotropic" if np.isnan(refined.u_ij).all() else "anisotropic"
-    row["adp_npd"] = int((refined.u_iso <= 0).sum())
+    model = outcome.refinement.crystal
+    row["adp_model"] = "isotropic" if np.isnan(model.u_ij).all() else "anisotropic"
+    row["adp_npd"] = int((model.u_iso <= 0).sum())
     if comparison is not None:
         row |= {
             "av_dist_A": comparison.d_av_A,
