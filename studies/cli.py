@@ -70,15 +70,17 @@ def main() -> None:
 def status(args: list[str] | None = None) -> int:
     """Run the program and return its exit status."""
     try:
-        return int(app(args, standalone_mode=False) or 0)
+        code = int(app(args, standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
-        print("nanoed: interrupted", file=sys.stderr)
-        return 130
+        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         return _failed(error)
+    if code == 130:
+        print("nanoed: interrupted", file=sys.stderr)
+    return code
 
 
 def _failed(error: Exception) -> int:

@@ -159,6 +159,8 @@ def _make(case: Case, key: str, work: Path, workers: int, keep: Keep, progress: 
     analysis = analyse(work / "data", spec, told.model, case.refine, case.methods, work, workers, progress)
     seconds |= analysis.seconds
     began = perf_counter()
+    if progress is not None:
+        progress("comparison and report", 0, 1)
     comparisons = _compare(analysis, crystal)
     truth = read_truth(work / "truth")
     frames = None
