@@ -105,7 +105,7 @@ def nominal_values(experiment: Experiment, size: dict[str, float]) -> Nominal:
         semi_angle_deg=recipe.semi_angle_deg,
         rotation_deg=protocol.sweep_deg(recipe),
         gain=instrument.gain,
-        saturation=microscope.saturation_counts(instrument),
+        saturation=instrument.counter_max,
     )
 
 

@@ -162,7 +162,7 @@ def test_counting_noise_is_that_of_poisson():
 
 
 def test_the_counter_clips_and_loses_pulses():
-    instrument = experiment(instrument__counter_bits=12, instrument__dead_time_us=2.0).instrument
+    instrument = experiment(instrument__counter_max=4095, instrument__dead_time_us=2.0).instrument
     electrons = np.array([[10.0, 5e4, 1e6]])
     recorded = recorded_electrons(electrons, instrument, 1.0)
     assert recorded[0] == pytest.approx(electrons[0] * np.exp(-2e-6 * electrons[0]))
