@@ -18,7 +18,6 @@ from nanoed.sim.particle import Body, body_of, lit_fraction, mounting
 from nanoed.sim.physics import bloch, geometry, kinematical, sampling
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.electron import wavelength_A
-from nanoed.sim.physics.scattering import reflections_within
 from nanoed.sim.physics.thickness import chord_distribution
 from nanoed.sim.spec import Experiment, Instrument
 from nanoed.sim.streams import stream
@@ -127,6 +126,7 @@ def prepare(experiment: Experiment, crystal: Crystal) -> Setup:
     lit = lit_fraction(body, mount, 10 * instrument.beam_diameter_nm)
     if lit < 1:
         warnings.warn(f"the particle is larger than the beam: {100 * (1 - lit):.1f} % is dark", stacklevel=2)
+    potential = bloch.potential_table(crystal, voltage, g_max, experiment.factors)
     return Setup(
         experiment=experiment,
         crystal=crystal,
@@ -136,10 +136,10 @@ def prepare(experiment: Experiment, crystal: Crystal) -> Setup:
         size=size,
         true=true,
         nominal=nominal,
-        potential=bloch.potential_table(crystal, voltage, g_max, experiment.factors),
+        potential=potential,
         diffuse=diffuse_scattering((2 * ny, 2 * nx), a, voltage, size["inelastic"]),
         beam_profile=render.spot_profile(a, _disc(instrument), instrument.psf_sigma_px, None, mount),
-        candidates=np.vstack([np.zeros((1, 3), np.int64), reflections_within(crystal, g_max)]),
+        candidates=potential.hkl,
         g_max=g_max,
         s_max=experiment.s_max or 1.5 * min(max(0.02, 2 / min(body.diameter, body.length)), 0.04),
     )
