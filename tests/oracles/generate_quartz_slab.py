@@ -1,10 +1,16 @@
 """Bloch-wave amplitudes behind a tilted slab of quartz, both hands, written as CSV to standard output.
 
-    PYTHONPATH=tests python tests/oracles/generate_quartz_slab.py > tests/golden/quartz_slab.csv
+    python tests/oracles/generate_quartz_slab.py > tests/golden/quartz_slab.csv
 
 The dense twin of the Bloch-wave kernels with n = c, beams of equal lateral frequency summed. Tails of beams far from
 the Ewald sphere carry 1-2 % of the weaker amplitudes, so that many are needed: |S| up to 1 where |g| < 1.2.
 """
+
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from dense_bloch import slab_amplitudes
