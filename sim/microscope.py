@@ -1,4 +1,4 @@
-"""Beam and detector models, and presets of real instruments."""
+"""Beam model, and presets of real instruments."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nanoed.sim.particle import Body, chord_map
+from nanoed.sim.physics.electron import wavelength_A
 
 if TYPE_CHECKING:
     from nanoed.sim.spec import Instrument
@@ -64,28 +67,29 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def beam_area_A2(instrument: Instrument) -> float:
-    """Illuminated area of the film, Å²; the flux is the mean over the stated diameter."""
-    return float(np.pi * (5 * instrument.beam_diameter_nm) ** 2)
+def convergence_disc(instrument: Instrument) -> float:
+    """Radius of the convergence disc, 1/Å."""
+    return 1e-3 * instrument.convergence_mrad / wavelength_A(instrument.voltage_kv)
 
 
-def recorded_electrons(electrons: Array, instrument: Instrument, exposure_s: float) -> Array:
-    """Electrons that a pixel registers on average when `electrons` of this exposure reach it; any shape.
+def beam_electrons(instrument: Instrument, exposure_s: float) -> float:
+    """Electrons of the whole beam in one exposure; half of a Gaussian's pass within its full width at half maximum."""
+    within = instrument.flux_e_A2_s * exposure_s * np.pi * (5 * instrument.beam_diameter_nm) ** 2
+    return float(within * (2.0 if instrument.beam_profile == "gaussian" else 1.0))
 
-    Paralysable counter, m = n exp(-n tau) with n the arrival rate (PHYSICS H4).
+
+def flux_share(body: Body, to_lab: Array, instrument: Instrument, place: Array) -> float:
+    """Mean over the particle's projected area of the flux over its stated value (that in `beam_diameter_nm`).
+
+    to_lab : (3, 3).  place : (2,) x, y of the particle from the beam's centre, Å.
+    Top-hat: the lit part of the area. Gaussian of full width d: 2 ln2 2^(-4 r²/d²).
     """
-    rate = electrons / exposure_s
-    return electrons * np.exp(-rate * instrument.dead_time_us * 1e-6)
-
-
-def read_out(recorded: Array, instrument: Instrument, rng: np.random.Generator | None) -> NDArray[np.generic]:
-    """One frame as the detector delivers it: `gain` counts per electron, clipped at the counter's depth.
-
-    recorded : (ny, nx) expected electrons.  With `rng` integer counts of Poisson-distributed electrons,
-    without it the expectation itself, float32.
-    """
-    full = instrument.counter_max
-    if rng is None:
-        return np.minimum(instrument.gain * recorded, full).astype(np.float32)
-    counts = np.rint(instrument.gain * rng.poisson(recorded))
-    return np.minimum(counts, full).astype(np.uint16 if full < 2**16 else np.uint32)
+    radius, reach = 5 * instrument.beam_diameter_nm, 0.5 * body.extent
+    flat = instrument.beam_profile == "top-hat"
+    if flat and reach + float(np.hypot(*place)) <= radius:
+        return 1.0
+    n = 401 if flat else 101
+    x, y = np.meshgrid(*2 * (np.linspace(-reach, reach, n),))
+    covered = chord_map(body, to_lab, x, y) > 0
+    r2 = ((x + place[0]) ** 2 + (y + place[1]) ** 2)[covered] / radius**2
+    return float(np.mean(r2 <= 1) if flat else 2 * np.log(2) * np.mean(2.0**-r2))

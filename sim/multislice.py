@@ -95,7 +95,7 @@ def potential_slices(atoms: Atoms, grid: Grid, optics: Optics) -> Iterator[Array
 
     U = (γ / π) Σ_j occ_j ∫ f_j(q) T_j(q) exp(2πi q·(r - r_j)) d³q: its Fourier sum is taken laterally without
     approximation up to the band limit, from atoms at their true x, y; along the beam the atom's depth is interpolated
-    between slices and f T is kept to second order in q_z.
+    between slices and f T is kept to second order in q_z. Raises ValueError for atoms above or below the box.
     """
     (nx, ny), (x, y, _) = grid.shape, grid.lengths
     flat, bent = _atomic_transforms(atoms, grid, optics)
@@ -144,6 +144,8 @@ def _deposits(atoms: Atoms, grid: Grid, real: type[np.floating[Any]]) -> Iterato
     """Spectra of the spread atoms of slices -1, 0, ..., n (one beyond either end), (species, nx, ny // 2 + 1)."""
     (nx, ny), (x, y, _), n = grid.shape, grid.lengths, grid.slices
     place = -atoms.xyz[:, 2] / grid.slice_thickness - 0.5
+    if not grid.periodic and (place.min() < -1 or place.max() > n):
+        raise ValueError("atoms lie above or below the box")
     across = [atoms.xyz[:, 0] * nx / x, atoms.xyz[:, 1] * ny / y]
     if grid.periodic:
         place = np.concatenate([(place % n) + shift for shift in (-n, 0, n)])
@@ -229,35 +231,36 @@ def exit_spectra(
     stored = list(potential_slices(atoms, grid, optics)) if repeats > 1 else None
     for start in range(0, len(beams), batch):
         some = beams[start : start + batch]
-        waves = np.ones((len(some), nx, ny), optics.dtype)
-        steps = np.array([_propagator(grid, optics, beam) for beam in some])
+        waves = [np.ones((nx, ny), optics.dtype) for _ in some]
+        steps = [_propagator(grid, optics, beam) for beam in some]
         for _ in range(repeats):
             for projected in stored or potential_slices(atoms, grid, optics):
-                _step(waves, steps, projected, some, grid, optics, workers)
+                _step(waves, steps, projected, some, optics, workers)
         for wave, step in zip(waves, steps, strict=True):
             yield fft.fft2(wave, workers=workers) / (nx * ny) * (step != 0)
 
 
 def _step(
-    waves: Complex,
-    steps: Complex,
-    projected: Array,
+    waves: list[Complex],
+    steps: list[Complex],
+    projected: NDArray[Any],
     beams: Array,
-    grid: Grid,
     optics: Optics,
     workers: int,
 ) -> None:
-    """Carry all waves (m, nx, ny) through a slice and down to the next, in place."""
-    normal = np.sqrt(wavenumber(optics.voltage_kv) ** 2 - np.square(beams).sum(1))
-    for k_n in np.unique(np.round(normal, 6)):
+    """Carry all waves through a slice, ∫U dz = `projected`, and down to the next."""
+    normal = np.round(np.sqrt(wavenumber(optics.voltage_kv) ** 2 - np.square(beams).sum(1)), 6)
+    for k_n in np.unique(normal):
         phase = projected * projected.dtype.type(np.pi / k_n)
-        through = np.empty(grid.shape, optics.dtype)
-        through.real, through.imag = np.cos(phase), np.sin(phase)
+        through = np.empty(phase.shape, optics.dtype)
+        np.cos(phase, out=through.real)
+        np.sin(phase, out=through.imag)
         spectrum = fft.fft2(through, overwrite_x=True, workers=workers)
         spectrum *= steps[0] != 0
         through = fft.ifft2(spectrum, overwrite_x=True, workers=workers)
-        for i in np.flatnonzero(np.abs(normal - k_n) < 1e-6):
-            spectrum = fft.fft2(waves[i] * through, overwrite_x=True, workers=workers)
+        for i in np.flatnonzero(normal == k_n):
+            waves[i] *= through
+            spectrum = fft.fft2(waves[i], overwrite_x=True, workers=workers)
             spectrum *= steps[i]
             waves[i] = fft.ifft2(spectrum, overwrite_x=True, workers=workers)
 
@@ -274,3 +277,66 @@ def _propagator(grid: Grid, optics: Optics, beam: Array) -> Complex:
         k_z = -(p2 - beam @ beam) / (2 * k)
     inside = qx**2 + qy**2 <= grid.band_limit**2
     return np.where(inside, np.exp(2j * np.pi * grid.slice_thickness * k_z), 0).astype(optics.dtype)
+
+
+def spot_areas(
+    atoms: Atoms,
+    grid: Grid,
+    optics: Optics,
+    g: Array,
+    rotations: Array,
+    weights: Array,
+    radius: float,
+    s_max: float,
+    workers: int = 2,
+) -> Array:
+    """Electrons in the spots of a frame per incident electron and Å²; (n,) Å².
+
+    Over the projected area of the particle they are the intensities of the column approximation.
+    g : (n, 3) 1/Å, reciprocal-lattice points in the lab, 000 first.  rotations (m, 3, 3), weights (m,) : of the frame,
+    left-multiplying the orientation of atoms and g. A frequency within `radius` of a point belongs to the nearest one,
+    its excitation error counted as a third coordinate, of those with |S| <= s_max (1/Å).
+    """
+    beams = beam_frequencies(rotations, optics.voltage_kv)
+    k = wavenumber(optics.voltage_kv)
+    out = np.zeros(len(g))
+    qx, qy = (q.ravel() for q in grid.frequencies())
+    spectra = exit_spectra(atoms, grid, optics, beams, workers=workers)
+    for beam, weight, spectrum in zip(beams, weights, spectra, strict=True):
+        below = np.sqrt(np.maximum(k**2 - np.square(g[:, :2] + beam).sum(1), 0))
+        s = below - np.sqrt(k**2 - beam @ beam) + g[:, 2]
+        intensity = np.square(spectrum.real) + np.square(spectrum.imag)
+        _add_spots(intensity, qx, qy, g, s, radius, s_max, weight * grid.lengths[0] * grid.lengths[1], out)
+    return out
+
+
+@nb.njit(cache=True, nogil=True)
+def _add_spots(
+    intensity: NDArray[Any],
+    qx: Array,
+    qy: Array,
+    g: Array,
+    s: Array,
+    radius: float,
+    s_max: float,
+    weight: float,
+    out: Array,
+) -> None:
+    """Give every frequency to the nearest point (g_x, g_y, S) and add its intensity times `weight` to out (n,)."""
+    nx, ny = intensity.shape
+    best = np.full((nx, ny), np.inf)
+    owner = np.full((nx, ny), -1)
+    dx, dy = qx[1], qy[1]
+    for n in range(g.shape[0]):
+        if abs(s[n]) > s_max:
+            continue
+        for i in range(int(np.ceil((g[n, 0] - radius) / dx)), int(np.floor((g[n, 0] + radius) / dx)) + 1):
+            for j in range(int(np.ceil((g[n, 1] - radius) / dy)), int(np.floor((g[n, 1] + radius) / dy)) + 1):
+                off2 = (i * dx - g[n, 0]) ** 2 + (j * dy - g[n, 1]) ** 2
+                if off2 <= radius**2 and off2 + s[n] ** 2 < best[i % nx, j % ny]:
+                    best[i % nx, j % ny] = off2 + s[n] ** 2
+                    owner[i % nx, j % ny] = n
+    for i in range(nx):
+        for j in range(ny):
+            if owner[i, j] >= 0:
+                out[owner[i, j]] += weight * intensity[i, j]

@@ -156,7 +156,7 @@ Protocol = Annotated[Series | Serial, Field(discriminator="kind")]
 
 
 class Flaws(_Part):
-    """Imperfections, each "off", "default" (value and source in imperfections.FLAWS) or a magnitude."""
+    """Imperfections, each "off", "default" (value and source in flaws.FLAWS) or a magnitude."""
 
     alpha_jitter_deg: Magnitude = "off"
     alpha_drift_deg: Magnitude = "off"
@@ -171,6 +171,21 @@ class Flaws(_Part):
     mosaicity_deg: Magnitude = "off"
     support_film_nm: Magnitude = "off"
     inelastic: Literal["off", "default"] | Annotated[float, Field(ge=0, le=10)] = "off"
+    barrel_pct: Magnitude = "off"
+    spiral_pct: Magnitude = "off"
+    parabolic_pct: Magnitude = "off"
+    descan_px: Magnitude = "off"
+    ice_nm: Magnitude = "off"
+    frame_scale_pct: Magnitude = "off"
+    tracking_error_nm: Magnitude = "off"
+    particle_drift_nm: Magnitude = "off"
+    second_particle_pct: Magnitude = "off"
+    twin_pct: Magnitude = "off"
+    damage_b_A2_per_Me: Magnitude = "off"
+    fading_per_Me: Magnitude = "off"
+    gap_cross_px: Magnitude = "off"
+    dead_pixel_ppm: Magnitude = "off"
+    hot_pixel_ppm: Magnitude = "off"
 
 
 class Experiment(_Part):
@@ -196,3 +211,9 @@ class Experiment(_Part):
     instrument: Instrument
     protocol: Protocol
     flaws: Flaws = Flaws()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        if self.flaws.twin_pct not in ("off", 0) and self.particle.twin_plane_hkl is None:
+            raise ValueError("flaws.twin_pct needs particle.twin_plane_hkl")
+        return self

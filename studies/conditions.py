@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
-from nanoed.sim.imperfections import FLAWS, magnitudes
+from nanoed.sim.flaws import FLAWS, magnitudes
 from nanoed.sim.spec import Flaws
 
 STUDY = "Cordero Oyonarte et al. 2025"
