@@ -95,9 +95,8 @@ def layer_elastic(layer: Layer, g: Array, voltage_kv: float) -> Array:
     """Elastic scattering by g (1/Å) per Å of layer and per Å^-2: N γ² Σf² λ² S(g) (PHYSICS H5)."""
     structure = 1 + sum(c * np.exp(-0.5 * ((g - centre) / width) ** 2) for centre, width, c in layer.halos)
     f2 = sum(n * electron_factor(atom, 0.5 * np.asarray(g), "lobato") ** 2 for atom, n in layer.formula)
-    return (
-        layer.units_per_A3 * (relativistic_gamma(voltage_kv) * wavelength_A(voltage_kv)) ** 2 * f2 * structure
-    )
+    strength = layer.units_per_A3 * (relativistic_gamma(voltage_kv) * wavelength_A(voltage_kv)) ** 2
+    return np.asarray(strength * f2 * structure)
 
 
 def _radial_integral(density: Callable[[Array], Array], limit: float) -> float:

@@ -8,7 +8,7 @@ from simulations import ALL_FLAWS, crystal, experiment
 from nanoed.sim.dataset import open_dataset
 from nanoed.sim.diffraction import diffraction, orientations, smeared_precession, smeared_sweep
 from nanoed.sim.exposure import simulated_frame
-from nanoed.sim.flaws import FLAWS
+from nanoed.sim.flaws import FLAWS, STANDARD
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.geometry import frame_matrix, g_to_pixel
 from nanoed.sim.setup import prepare
@@ -83,11 +83,13 @@ def test_spots_are_where_the_true_angles_put_them_and_signs_matter(made):
     assert misfit(1, 1, -1) > 0.1
 
 
-def test_bright_pixels_are_at_the_strong_reflections(made):
-    truth = read_truth(made / "truth")
+def test_bright_pixels_are_at_the_strong_reflections(tmp_path):
+    flaws = dict.fromkeys(STANDARD, "default")
+    simulate(small(flaws=flaws), crystal(), tmp_path / "data", tmp_path / "truth")
+    truth = read_truth(tmp_path / "truth")
     part = truth.reflections[truth.reflections["frame"] == 1]
     strong = part[part["x_px"].between(4, 156) & part["y_px"].between(4, 156)].nlargest(5, "i_true")
-    with open_dataset(made / "data") as data:
+    with open_dataset(tmp_path / "data") as data:
         image = data.frame(1).astype(float)
         for row in strong.itertuples():
             here = image[int(row.y_px) - 1 : int(row.y_px) + 2, int(row.x_px) - 1 : int(row.x_px) + 2].mean()
