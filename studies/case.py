@@ -114,7 +114,7 @@ class Case(BaseModel):
                 value=self.published,
                 allowed=nearest(self.published, table["dataset"]),
             )
-        return {str(key): str(value) for key, value in rows.iloc[0].items()}
+        return {str(key): str(value) for key, value in rows.iloc[0].items() if value}
 
 
 def shipped_cases() -> list[str]:
@@ -211,4 +211,13 @@ def _document(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
             value=base,
             allowed=nearest(str(base), shipped_cases()),
         )
-    return merged(_document(base, (*seen, base)), document)
+    return merged(_without_other_kinds(_document(base, (*seen, base)), document), document)
+
+
+def _without_other_kinds(base: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """`base` without the protocol if that of `document` is of another kind: their fields do not mix."""
+    below, over = (part.get("experiment", {}).get("protocol", {}) for part in (base, document))
+    if over.get("kind", below.get("kind")) == below.get("kind"):
+        return base
+    experiment = {key: value for key, value in base["experiment"].items() if key != "protocol"}
+    return base | {"experiment": experiment}

@@ -288,6 +288,58 @@ def compare(
         print(format_comparison(comparison))
 
 
+class FormatName(StrEnum):
+    """Formats of other programs."""
+
+    smv = "smv"
+    tiff_pets = "tiff-pets"
+    xds = "xds"
+
+
+@app.command()
+def export(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with frames.h5.")],
+    out: Out,
+    form: Annotated[FormatName, typer.Option("--format", help="What to write.")] = FormatName.smv,
+    force: Force = False,
+) -> None:
+    """Write frames for other programs: SMV, SMV with XDS.INP, or TIFF with a .pts file.
+
+    Example: nanoed export frames --format xds --out smv
+    """
+    from nanoed.pipeline.io.export import export as make
+    from nanoed.studies.console import shown_progress
+    from nanoed.studies.folder import placed
+
+    with shown_progress() as progress, placed(out, force) as work:
+        make(data, form.value, work, progress)
+
+
+@app.command("import")
+def import_(
+    frames: Annotated[
+        Path,
+        typer.Argument(metavar="FRAMES", help="A .pts, .h5, .nxs, .mrc or .img file, or a folder of them."),
+    ],
+    out: Out,
+    config: Config = None,
+    overrides: Overrides = None,
+    force: Force = False,
+) -> None:
+    """Make a data set of your own frames; what their format lacks is asked for.
+
+    Example: nanoed import series.mrc --set voltage_kv=200 --set a_per_px=0.006 --out frames
+    """
+    from nanoed.pipeline.io.foreign import ImportSpec, import_frames
+    from nanoed.studies.console import shown_progress
+    from nanoed.studies.folder import placed
+    from nanoed.studies.settings import settings
+
+    spec = settings(ImportSpec, config, overrides or [])
+    with shown_progress() as progress, placed(out, force) as work:
+        import_frames(frames, work, spec, progress)
+
+
 @app.command()
 def regress(
     baseline: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the reference tables.")] = Path(
