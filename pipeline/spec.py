@@ -264,24 +264,33 @@ class RefineSpec(_Part):
     """Least squares against merged or per-frame intensities.
 
     factors : table of scattering factors.
+    adp_model : displacement parameters of all sites, or as_model: as the start model has them, site by site.
+    occupancies : fixed; sites: elements exchange on mixed sites; composition: so that the cell's composition stays.
     d_star_max : resolution limit of the reflections, 1/Å.
     instability : u of w = 1 / (sigma² + (2 u I)²) (A8).
     max_cycles : of Gauss-Newton; more is an error.  settled : largest shift / s.u. of a converged model.
     Frame-based only:
-    protocol : how a frame moves the crystal.  rs_g_max : limit of |S| / (|g| semi-angle) at the centre of the frame
-        (A4).  g_margin : beams reach this far beyond d_star_max, 1/Å (A4).  s_g_max : beams within this of the Ewald
-        sphere, 1/Å (A4: 0.02 for particles above 10 nm).  n_azimuth : samples of a frame; None: the rule of A5.
+    protocol : how a frame moves the crystal.
+    rs_g_max : limit of |S| / (|g| semi-angle) at the centre of the frame (A4).
+    ds_g_min : how far, 1/Å, the frame must carry a reflection beyond the Ewald sphere (A4: 0.0015 for thick crystals;
+        None for particles, whose own width is larger).
+    g_margin : beams reach this far beyond d_star_max, 1/Å (A4).
+    s_g_max : beams within this of the Ewald sphere, 1/Å (A4: 0.02 for particles above 10 nm).
+    n_azimuth : samples of a frame; None: the rule of A5.
     optimise_orientations : two tilts per frame are refined.  tilt_prior_deg : their prior spread.
     start_frames : frames of the first cycles, evenly spread, which bring the model near.
     """
 
     factors: Literal["peng", "lobato", "kirkland"] = "peng"
+    adp_model: Literal["isotropic", "anisotropic", "as_model"] = "isotropic"
+    occupancies: Literal["fixed", "sites", "composition"] = "fixed"
     d_star_max: PositiveFloat = 1.4
     instability: NonNegativeFloat = 0.01
     max_cycles: PositiveInt = 40
     settled: PositiveFloat = 0.05
     protocol: Literal["precession", "rotation"] = "precession"
     rs_g_max: PositiveFloat = 0.75
+    ds_g_min: NonNegativeFloat | None = None
     g_margin: NonNegativeFloat = 0.2
     s_g_max: PositiveFloat = 0.02
     n_azimuth: PositiveInt | None = None

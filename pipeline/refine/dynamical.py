@@ -99,12 +99,12 @@ def refine_dynamical(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Refinement:
-    """Refine coordinates, U_iso, thickness, a scale and two tilts per frame on F² of every frame.
+    """Refine coordinates, displacements, occupancies, thickness, a scale and two tilts per frame on F² of every frame.
 
     Raises InputError for data that cannot be refined, ConvergenceError where the least squares does not settle.
     """
     check_cells(data, model)
-    parameters = free_parameters(model)
+    parameters = free_parameters(model, spec.adp_model, spec.occupancies)
     with threadpool_limits(1):
         problem, state = _approach(data, parameters, spec, workers, progress)
         return _finish(problem, state, data, progress)

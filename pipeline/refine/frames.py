@@ -125,7 +125,7 @@ def tilted(orientation: Array, tilt: Array) -> Array:
 
 
 def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None = None) -> list[Frame]:
-    """The frames with their refined reflections: |g| <= d_star_max and RS_g <= rs_g_max (A4).
+    """The frames with their refined reflections: |g| <= d_star_max, RS_g and DS_g inside their limits (A4).
 
     tilts : by zone (rad), where the orientations are better known already.  Raises InputError for data that
     cannot be refined.
@@ -166,14 +166,21 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
 def _selected(
     table: pd.DataFrame, ub_lab: Array, semi_angle: float, azimuth: float, wavelength: float, spec: RefineSpec
 ) -> pd.DataFrame:
-    """Reflections with RS_g = |S| / (lever · semi-angle) inside the limit; the lever is |g|, or D_g for rotation."""
+    """Reflections with RS_g = |S| / (lever · semi-angle) and DS_g = lever · semi-angle - |S| inside the limits.
+
+    The lever is |g| for precession and D_g, the distance from the tilt axis, for rotation.
+    """
     g = table[["h", "k", "l"]].to_numpy() @ ub_lab.T
     length = np.linalg.norm(g, axis=1)
     lever = length
     if spec.protocol == "rotation":
         along = g @ np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
         lever = np.sqrt(np.maximum(length**2 - along**2, 0))
-    near = np.abs(excitation_errors(g, wavelength)) <= spec.rs_g_max * lever * semi_angle
+    reach = lever * semi_angle
+    distance = np.abs(excitation_errors(g, wavelength))
+    near = distance <= spec.rs_g_max * reach
+    if spec.ds_g_min is not None:
+        near &= reach - distance >= spec.ds_g_min
     return table[near & (length <= spec.d_star_max) & (length > 0)]
 
 
