@@ -258,6 +258,8 @@ class ThicknessSpec(_Part):
     """Ratio of successive thicknesses of the scan."""
     nodes: PositiveInt = 12
     """Gauss nodes of the thickness distribution (A7: 8-12)."""
+    angle_terms: Annotated[int, Field(ge=0, le=6)] = 0
+    """Legendre polynomials of the stage angle in the log of the size, beyond a constant; 0: a rigid body."""
 
 
 class RefineSpec(_Part):
@@ -279,6 +281,9 @@ class RefineSpec(_Part):
     n_azimuth : samples of a frame; None: the rule of A5.
     optimise_orientations : two tilts per frame are refined.  tilt_prior_deg : their prior spread.
     start_frames : frames of the first cycles, evenly spread, which bring the model near.
+    start_s_ratio : these use s_g_max times this, and beams up to d_star_max alone.
+    absorption : imaginary over real part of every potential coefficient; 0: none (A1: 0.1 is usual).
+    heldout_every : every so many frames one has no say in the structure; None: all have.
     """
 
     factors: Literal["peng", "lobato", "kirkland"] = "peng"
@@ -298,3 +303,6 @@ class RefineSpec(_Part):
     optimise_orientations: bool = True
     tilt_prior_deg: PositiveFloat = 0.3
     start_frames: PositiveInt = 24
+    start_s_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    absorption: NonNegativeFloat = 0.0
+    heldout_every: Annotated[int, Field(ge=2)] | None = None

@@ -29,10 +29,12 @@ class Frame:
 
     zone : id in the data.  orientation : (3, 3) of the reduction, sample to lab.  semi_angle : rad.
     azimuth : of the tilt axis, rad.  hkl : (n, 3), observed, weight : (n,) of the reflections that are refined.
-    sigma : (n,).
+    sigma : (n,).  number : its row in the data.  place : in the range of stage angles, -1 to 1.
     """
 
     zone: int
+    number: int
+    place: float
     orientation: Array
     semi_angle: float
     azimuth: float
@@ -133,7 +135,8 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
     _check(data)
     groups = dict(iter(data.reflections.groupby("zone", sort=True)))
     out = []
-    for row in data.zones.itertuples():
+    low, high = data.zones["alpha"].min(), data.zones["alpha"].max()
+    for number, row in enumerate(data.zones.itertuples()):
         table = groups.get(row.id)
         if table is None:
             continue
@@ -149,6 +152,8 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
         out.append(
             Frame(
                 int(row.id),
+                number,
+                float((2 * row.alpha - low - high) / max(high - low, 1e-9)),
                 orientation,
                 float(np.radians(row.semi_angle)),
                 float(angles[2]),

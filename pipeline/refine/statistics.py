@@ -58,6 +58,13 @@ def agreement(reflections: pd.DataFrame, n_parameters: int, instability: float) 
     }
 
 
+def r_obs_pct(reflections: pd.DataFrame) -> float:
+    """R of observed reflections, percent."""
+    i_o, sigma, i_c = (reflections[name].to_numpy(float) for name in ("I_obs", "sigma", "I_calc"))
+    seen = i_o > OBSERVED_SIGMA * sigma
+    return 100 * r_factor(i_o[seen], i_c[seen])
+
+
 def merged_r_obs_pct(reflections: pd.DataFrame, crystal: Crystal) -> float:
     """MR(obs): R of observed reflections after merging Laue equivalents of scaled observed and calculated
     intensities with weights 1 / sigma²; percent.

@@ -49,11 +49,17 @@ class PotentialTable:
 
 
 def potential_table(
-    crystal: Crystal, voltage_kv: float, g_max: float, factors: str = "peng", jacobian: Array | None = None
+    crystal: Crystal,
+    voltage_kv: float,
+    g_max: float,
+    factors: str = "peng",
+    jacobian: Array | None = None,
+    absorption: float = 0.0,
 ) -> PotentialTable:
     """Tabulate U_q for all beams with |g| <= g_max (1/Å).
 
     jacobian : (sites, 11, p) of `structure_factor_derivatives`, for derivatives by p parameters.
+    absorption : κ of U → U + iκU (Hashimoto's proportional model); the mean absorption is left to the scale.
     """
     beams = np.vstack([np.zeros((1, 3), np.int64), reflections_within(crystal, g_max)])
     reach = 2 * np.abs(beams).max(0)
@@ -76,6 +82,8 @@ def potential_table(
     box[centre - place[inside]] = values[inside].conj()
     if crystal.centric:
         box = np.ascontiguousarray(box.real)
+    if absorption:
+        box = box * (1 + 1j * absorption)
     return PotentialTable(beams, beams @ stride, centre, box, voltage_kv, g_max)
 
 
