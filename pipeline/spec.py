@@ -164,6 +164,8 @@ class IntegrationSpec(_Part):
     """Frames from which the average profile is taken."""
     profile_spots: PositiveInt = 10
     """Fewest spots for a profile of a zone's own."""
+    profile_tail_sigma: PositiveFloat = 2.0
+    """The average profile ends where a ring of one pixel's width is below this many standard errors."""
     profile_i_over_sigma: PositiveFloat = 50.0
     """Spots that contribute to the average profile."""
     background_window_px: PositiveInt = 31
@@ -270,6 +272,8 @@ class RefineSpec(_Part):
     occupancies : fixed; sites: elements exchange on mixed sites; composition: so that the cell's composition stays.
     d_star_max : resolution limit of the reflections, 1/Å.
     instability : u of w = 1 / (sigma² + (2 u I)²) (A8).
+    emphasis : e of w = max(I, sigma)^e / (sigma² + (2 u I)²), frame-based; 0: weights of the errors (A8); 1: weights
+        of F on intensities, as the program diffBloch has them (s.u. are then no longer those of the errors).
     max_cycles : of Gauss-Newton; more is an error.  settled : largest shift / s.u. of a converged model.
     Frame-based only:
     protocol : how a frame moves the crystal.
@@ -279,7 +283,10 @@ class RefineSpec(_Part):
     g_margin : beams reach this far beyond d_star_max, 1/Å (A4).
     s_g_max : beams within this of the Ewald sphere, 1/Å (A4: 0.02 for particles above 10 nm).
     n_azimuth : samples of a frame; None: the rule of A5.
+    min_reflections : frames with fewer are left out.
     optimise_orientations : two tilts per frame are refined.  tilt_prior_deg : their prior spread.
+    tilt_settled_deg : a search over tilts ends below this step.  reselections : most times that the beams are
+        chosen anew at the orientations found.
     start_frames : frames of the first cycles, evenly spread, which bring the model near.
     start_s_ratio : these use s_g_max times this, and beams up to d_star_max alone.
     absorption : imaginary over real part of every potential coefficient; 0: none (A1: 0.1 is usual).
@@ -291,6 +298,7 @@ class RefineSpec(_Part):
     occupancies: Literal["fixed", "sites", "composition"] = "fixed"
     d_star_max: PositiveFloat = 1.4
     instability: NonNegativeFloat = 0.01
+    emphasis: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_cycles: PositiveInt = 40
     settled: PositiveFloat = 0.05
     protocol: Literal["precession", "rotation"] = "precession"
@@ -300,8 +308,11 @@ class RefineSpec(_Part):
     s_g_max: PositiveFloat = 0.02
     n_azimuth: PositiveInt | None = None
     thickness: ThicknessSpec = ThicknessSpec()
+    min_reflections: PositiveInt = 4
     optimise_orientations: bool = True
     tilt_prior_deg: PositiveFloat = 0.3
+    tilt_settled_deg: PositiveFloat = 0.003
+    reselections: PositiveInt = 4
     start_frames: PositiveInt = 24
     start_s_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
     absorption: NonNegativeFloat = 0.0

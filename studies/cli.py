@@ -305,7 +305,7 @@ def regress(
 
     Example: nanoed regress --quick
     """
-    from nanoed.studies.console import print_json, print_table, shown_progress
+    from nanoed.studies.console import print_json, print_table, say, shown_progress
     from nanoed.studies.regress import regress as make
 
     with shown_progress() as progress:
@@ -315,7 +315,9 @@ def regress(
     else:
         head = ("case", "method", "column", "reference", "now", "tolerance", "verdict")
         print_table(head, [verdict.cells() for verdict in verdicts])
-    if any(verdict.slipped for verdict in verdicts) and not update:
+    if update:
+        say(f"the reference is now what was found: {baseline}")
+    elif any(verdict.slipped for verdict in verdicts):
         raise typer.Exit(1)
 
 

@@ -28,6 +28,8 @@ _PRESET_SOURCES: Mapping[str, str] = {
     "a_per_px": "choice: the detector's edge beyond the published limit of 1.4 1/Å",
     "beam_diameter_nm": STUDY,
     "flux_e_A2_s": STUDY,
+    "beam_profile": "choice",
+    "gain": "choice: one count per electron",
     "convergence_mrad": "PHYSICS H1: below 1",
     "psf_sigma_px": "PHYSICS H4",
     "dead_time_us": "PHYSICS H4",
@@ -46,6 +48,8 @@ def condition_table(case: BaseModel, toml: str = "") -> pd.DataFrame:
     rows = []
     for field, value, meaning, origin in _values(case, ""):
         group, _, name = field.rpartition(".")
+        if group == "experiment" and value == getattr(case, name, None):
+            continue  # the case's own structure and seed
         if group.endswith("flaws") and name in FLAWS:
             default = FLAWS[name]
             value = magnitudes(Flaws.model_validate({name: value}))[name]

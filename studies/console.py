@@ -10,13 +10,16 @@ from time import perf_counter
 from typing import Any
 
 Progress = Callable[[str, int, int], None]
+LINE_EVERY_S = 10.0
 
 
 @contextmanager
 def shown_progress() -> Iterator[Progress]:
     """A callable progress(stage, done, total): bars in a terminal, one line per finished stage elsewhere."""
     if not sys.stderr.isatty():
-        yield _lines()
+        lines = _Lines()
+        yield lines.update
+        lines.finish()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -33,15 +36,28 @@ def shown_progress() -> Iterator[Progress]:
         yield progress
 
 
-def _lines() -> Progress:
-    began: dict[str, float] = {}
+class _Lines:
+    """Progress for logs: a line when a stage ends, and one every ten seconds while it lasts."""
 
-    def progress(stage: str, done: int, total: int) -> None:
-        start = began.setdefault(stage, perf_counter())
-        if done >= total:
-            print(f"{stage}: {done}/{total}, {perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+    def __init__(self) -> None:
+        self.stage, self.began, self.told, self.state = "", 0.0, 0.0, ""
 
-    return progress
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Note the state of a stage; print what is due."""
+        now = perf_counter()
+        if stage != self.stage:
+            self.finish()
+            self.stage, self.began, self.told = stage, now, now
+        self.state = f"{done}/{total}" if total > 1 else ""
+        if now - self.told > LINE_EVERY_S:
+            say(f"{stage}: {self.state} ...")
+            self.told = now
+
+    def finish(self) -> None:
+        """Print how the last stage ended."""
+        if self.stage:
+            say(f"{self.stage}: {self.state}{', ' if self.state else ''}{perf_counter() - self.began:.1f} s")
+            self.stage = ""
 
 
 def say(text: str) -> None:

@@ -20,10 +20,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Head and rows of a sortable table; the head is (name, tooltip)."""
+    """Names of the columns and rows of a sortable table."""
 
-    head: tuple[tuple[str, str], ...]
+    head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,15 @@ from nanoed.studies import figures, tables
 from nanoed.studies.figure_tables import FOLDER, read_table
 from nanoed.studies.page import Cell, Download, Page, Picture, Section, Table, render
 
+CONDITION_GROUPS: Mapping[str, str] = {  # a field belongs to the first prefix that fits
+    "experiment.flaws.": "Flaws",
+    "experiment.": "Experiment",
+    "start.": "Start",
+    "reduce.": "Reduction",
+    "refine.": "Refinement",
+    "": "Case",
+}
+
 
 def report(run_dir: Path) -> Path:
     """Write `report.html` from the files in `run_dir` and return its path.
@@ -40,7 +49,7 @@ def report(run_dir: Path) -> Path:
     case = _mapping(run, "case")
     published = _mapping(run, "published")
     sections = [_results_section(results, published)]
-    for build in (_frames, _rocking, _amplitudes, _distances, _orientations, _scales, _conditions):
+    for build in (_frames, _rocking, _amplitudes, _distances, _orientations, _scales, _conditions, _settings):
         section = build(run_dir, results, published)
         if section is not None:
             sections.append(section)
@@ -121,7 +130,7 @@ def _results_section(results: pd.DataFrame, published: Mapping[str, Any]) -> Sec
         "site multiplicity). Published distances are from the bulk reference structure, and so hold a real "
         "sample's differences as well. Observed means I > 3σ(I).",
     )
-    head = (("quantity", ""), *((column, "") for column in columns))
+    head = ("quantity", *columns)
     return Section("results", "Results", notes, (Table(head, tuple(rows)),))
 
 
@@ -248,20 +257,42 @@ def _scales(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) 
 
 
 def _conditions(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
+    """How the data were made: every flaw, then every other value of the experiment."""
+    groups = _condition_tables(run_dir)
+    shown = tuple(groups[name] for name in ("Flaws", "Experiment", "Case") if name in groups)
+    note = "Every value that the data were made with, and where it comes from."
+    download = (_download(run_dir, "conditions"),) if shown else ()
+    return Section("conditions", "Conditions and flaws", (note,), shown, (), download) if shown else None
+
+
+def _settings(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
+    """How the data were treated."""
+    groups = _condition_tables(run_dir)
+    shown = tuple(groups[name] for name in ("Start", "Reduction", "Refinement") if name in groups)
+    return Section("settings", "Settings of the analysis", (), shown, folded=True) if shown else None
+
+
+def _condition_tables(run_dir: Path) -> dict[str, Table]:
+    """The table of conditions by part of the case, fields without the name of their part."""
     conditions = read_table(run_dir, "conditions")
-    if conditions is None or conditions.empty:
-        return None
-    columns = ("field", "value", "meaning", "source")
-    table = _plain(conditions, columns, columns, {})
-    note = "Every value that the data were made and treated with, and where it comes from."
-    return Section(
-        "conditions", "Conditions and flaws", (note,), (table,), (), (_download(run_dir, "conditions"),)
-    )
+    if conditions is None:
+        return {}
+    owner = [
+        next(prefix for prefix in CONDITION_GROUPS if field.startswith(prefix))
+        for field in conditions["field"]
+    ]
+    columns, tables_of = ("field", "value", "meaning", "source"), {}
+    for prefix, name in CONDITION_GROUPS.items():
+        mine = conditions[[each == prefix for each in owner]]
+        if len(mine):
+            mine = mine.assign(field=mine["field"].str.removeprefix(prefix))
+            tables_of[name] = _plain(mine, columns, columns, {}, name)
+    return tables_of
 
 
 def _all_columns(results: pd.DataFrame, run_dir: Path) -> Section:
     """results.csv turned on its side: a row per column, a column per method."""
-    head = (("column", ""), *((str(method), "") for method in results["method"]))
+    head = ("column", *map(str, results["method"]))
     rows = []
     for column in results.columns:
         values = [_cell(results.iloc[i][column], "{:.6g}") for i in range(len(results))]
@@ -273,13 +304,17 @@ def _all_columns(results: pd.DataFrame, run_dir: Path) -> Section:
 
 
 def _plain(
-    table: pd.DataFrame, columns: tuple[str, ...], names: tuple[str, ...], formats: Mapping[str, str]
+    table: pd.DataFrame,
+    columns: tuple[str, ...],
+    names: tuple[str, ...],
+    formats: Mapping[str, str],
+    caption: str = "",
 ) -> Table:
     rows = tuple(
         tuple(_cell(row[column], formats.get(column, "{:.6g}")) for column in columns)
         for _, row in table.iterrows()
     )
-    return Table(tuple((name, "") for name in names), rows)
+    return Table(names, rows, caption)
 
 
 def _cell(value: Any, form: str) -> Cell:

@@ -49,6 +49,7 @@ def asked_for(case: Case, crystal: Crystal, n_frames: int) -> dict[str, Any]:
         "structure": crystal.name,
         "engine": experiment.engine,
         "factors_sim": experiment.factors,
+        "factors_refine": case.refine.factors,
         "flaws": active_flaws(experiment.flaws),
         "protocol": protocol.kind,
         "shape": particle.shape,
@@ -114,6 +115,9 @@ def outcome_columns(
         return row
     statistics = outcome.refinement.statistics
     row |= {name: statistics[name] for name in RESULT_COLUMNS if name in statistics}
+    model = outcome.refinement.crystal
+    row["adp_model"] = "isotropic" if np.isnan(model.u_ij).all() else "anisotropic"
+    row["adp_npd"] = int((model.u_iso <= 0).sum())
     if comparison is not None:
         row |= {
             "av_dist_A": comparison.d_av_A,

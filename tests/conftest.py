@@ -73,6 +73,22 @@ def dials() -> str:
     return path
 
 
+@pytest.fixture(scope="session")
+def small_case():
+    """The case that `nanoed regress --quick` runs."""
+    from nanoed.studies.case import load_case
+
+    return load_case("brookite-small")
+
+
+@pytest.fixture(scope="session")
+def small_run(small_case, tmp_path_factory):
+    """That case run from beginning to end, once for all tests that look at it; none may change its folder."""
+    from nanoed.studies.run import run_case
+
+    return run_case(small_case, tmp_path_factory.mktemp("run") / "small", workers=2)
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """End the run with what was skipped, and why."""
     skipped = terminalreporter.stats.get("skipped", [])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nanoed.pipeline.reduce.background import local_background
 from nanoed.pipeline.reduce.neighbours import nearest
-from nanoed.pipeline.reduce.profile import Profile, share
+from nanoed.pipeline.reduce.profile import Profile, share_at
 from nanoed.pipeline.spec import IntegrationSpec
 
 Array = NDArray[np.float64]
@@ -118,7 +118,7 @@ def extract(
                 r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s])
                 if r > aperture or not valid[row, column]:
                     continue
-                p = share(shares, zone[s], r, step)
+                p = share_at(shares, zone[s], r, step)
                 b = background[row, column]
                 variance = gain * max(b + positive * p, 1.0 / n_background[row, column])
                 w = p / variance
@@ -143,5 +143,5 @@ def extract(
         for row in range(max(0, int(y[s] - reach)), min(ny, int(y[s] + reach) + 2)):
             for column in range(max(0, int(x[s] - reach)), min(nx, int(x[s] + reach) + 2)):
                 r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s])
-                net[row, column] -= (new - old) * share(shares, zone[s], r, step)
+                net[row, column] -= (new - old) * share_at(shares, zone[s], r, step)
         intensity[s] = new

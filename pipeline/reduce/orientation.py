@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
 
 from nanoed.pipeline.reduce.geometry import Geometry
 from nanoed.pipeline.reduce.orientation_kernels import eliminate, normal_equations
@@ -91,6 +92,32 @@ def tilted(geometry: Geometry, a: Array, b: Array) -> Geometry:
     )
 
 
+def without_common_rotation(geometry: Geometry, nominal: Array) -> Geometry:
+    """The same orientations with the rotation that all frames share put into UB.
+
+    nominal : (n,) rad stage angles.  Chosen is the rotation of the crystal at zero angles that leaves the least
+    beta, alpha - nominal and omega - mean: what cannot be told from the lattice's orientation is not drift.
+    """
+    rotations = geometry.rotations()
+
+    def angles(vector: Array) -> Array:
+        """(n, 3) alpha, beta, omega of R_i exp(-vector)."""
+        m = rotations @ Rotation.from_rotvec(-vector).as_matrix()
+        beta = np.arctan2(-m[:, 2, 0], m[:, 2, 2])
+        return np.column_stack([np.arcsin(m[:, 2, 1]), beta, np.arctan2(-m[:, 0, 1], m[:, 1, 1])])
+
+    def drift(vector: Array) -> Array:
+        a = angles(vector)
+        turn = np.angle(np.exp(1j * (a[:, 2] - a[0, 2])))
+        return np.concatenate([a[:, 0] - nominal, a[:, 1], turn - turn.mean()])
+
+    vector = np.asarray(least_squares(drift, np.zeros(3)).x)
+    alpha, beta, omega = angles(vector).T
+    omega = geometry.omega + np.angle(np.exp(1j * (omega - geometry.omega)))
+    ub = Rotation.from_rotvec(vector).as_matrix() @ geometry.ub
+    return replace(geometry, ub=ub, alpha=alpha, beta=beta, omega=omega)
+
+
 def evaluate(geometry: Geometry, data: Measurements, model: Model, spec: OrientationSpec) -> Calculated:
     """Profiles, intensities by weighted least squares, residuals I - k I_h P and weights.
 
@@ -136,12 +163,14 @@ def refine_orientations(
         model = fit_shape(geometry, data, model, spec)
     geometry, model, normal = _cycles(start, geometry, data, model, (loose, loose), spec)
     a, b = _tilts(start, geometry)
-    inverse = np.linalg.inv(normal)
+    loosely = np.repeat(np.diag(loose), 3) * np.tile([1.0, 1.0, 0.0], len(geometry))
+    inverse = np.linalg.inv(normal + np.diag(loosely))
     cov_a, cov_b = inverse[0::3, 0::3], inverse[1::3, 1::3]
     choice = tuple(choose_smoothing(geometry.alpha, t, c) for t, c in ((a, cov_a), (b, cov_b)))
     priors = (np.linalg.inv(choice[0].covariance), np.linalg.inv(choice[1].covariance))
     if spec.refine:
         geometry, model, _ = _cycles(start, geometry, data, model, priors, spec)
+        geometry = without_common_rotation(geometry, start.alpha)
     sd = np.sqrt(np.column_stack([np.diag(cov_a), np.diag(cov_b)]))
     return Oriented(geometry, model, sd, (choice[0], choice[1]), evaluate(geometry, data, model, spec))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.ndimage import gaussian_filter
 
 from nanoed.pipeline.reduce.background import local_background
 from nanoed.pipeline.spec import PeakSpec
@@ -54,14 +55,14 @@ def clean(
     """
     filtered = gaussian_filter(frame, sigma_px)
     power = 1.0 / (4 * np.pi * sigma_px**2)
-    usable = valid
-    reach = max(3, 2 * round(2 * sigma_px) + 1)
+    usable = valid.copy()
+    reach = max(1, round(2 * sigma_px))
     for _ in range(2):
         background, n_background = local_background(frame, usable, centre, spec.background_window_px)
         noise = np.sqrt(gain * (background + 1.0 / n_background) * power)
         significance = (filtered - background) / noise
-        spots = maximum_filter(significance, reach) > spec.mask_sigma
-        usable = valid & ~spots
+        usable = valid.copy()
+        clear_around(significance, spec.mask_sigma, reach, usable)
     return Cleaned(frame, background, n_background, usable, significance)
 
 
@@ -69,9 +70,10 @@ def find_peaks(
     index: int, cleaned: Cleaned, valid: NDArray[np.bool_], sigma_px: float, spec: PeakSpec
 ) -> Peaks:
     """Local maxima of significance `i_over_sigma` or more; centroid and net sum within 2.5 sigma."""
-    size = max(3, 2 * round(2 * sigma_px) + 1)
-    highest = maximum_filter(cleaned.significance, size) == cleaned.significance
-    rows, columns = np.nonzero(highest & (cleaned.significance >= spec.i_over_sigma) & valid)
+    reach = max(1, round(2 * sigma_px))
+    rows, columns = np.nonzero((cleaned.significance >= spec.i_over_sigma) & valid)
+    top = highest_around(cleaned.significance, rows, columns, reach)
+    rows, columns = rows[top], columns[top]
     r = int(np.ceil(2.5 * sigma_px))
     ny, nx = cleaned.frame.shape
     inside = (rows >= r) & (rows < ny - r) & (columns >= r) & (columns < nx - r)
@@ -118,3 +120,31 @@ def join(parts: list[Peaks]) -> Peaks:
         np.concatenate([p.intensity for p in parts]),
         np.concatenate([p.significance for p in parts]),
     )
+
+
+@nb.njit(cache=True, nogil=True)
+def clear_around(significance: Array, threshold: float, reach: int, usable: NDArray[np.bool_]) -> None:
+    """Set usable (ny, nx) to False in a square of 2 reach + 1 pixels around every pixel above the threshold."""
+    ny, nx = significance.shape
+    for row in range(ny):
+        for column in range(nx):
+            if significance[row, column] > threshold:
+                for i in range(max(0, row - reach), min(ny, row + reach + 1)):
+                    for j in range(max(0, column - reach), min(nx, column + reach + 1)):
+                        usable[i, j] = False
+
+
+@nb.njit(cache=True, nogil=True)
+def highest_around(
+    significance: Array, rows: NDArray[np.int64], columns: NDArray[np.int64], reach: int
+) -> NDArray[np.bool_]:
+    """(n,) True for pixels that no other pixel within `reach` rows and columns exceeds."""
+    ny, nx = significance.shape
+    top = np.ones(rows.shape[0], np.bool_)
+    for k in range(rows.shape[0]):
+        value = significance[rows[k], columns[k]]
+        for i in range(max(0, rows[k] - reach), min(ny, rows[k] + reach + 1)):
+            for j in range(max(0, columns[k] - reach), min(nx, columns[k] + reach + 1)):
+                if significance[i, j] > value:
+                    top[k] = False
+    return top

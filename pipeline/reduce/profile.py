@@ -41,14 +41,44 @@ def gaussian_profile(sigma_px: float, reach: float, edges: Array, step: float = 
 
 
 def normalised(shares: Array, step: float, edges: Array, core_share: float = 0.9) -> Profile:
-    """Profile whose sum over the pixels of a frame is 1 (the mean over positions within a pixel)."""
+    """Profile whose sum over the pixels of a frame is 1 (the mean over positions within a pixel).
+
+    Exact for the linear interpolation between samples: ∫ hat_k 2π r dr = 2π r_k step, and π step²/3 at r = 0.
+    """
     r = np.arange(shares.shape[1]) * step
     ring = 2 * np.pi * r * step
-    ring[0] = np.pi * (step / 2) ** 2
+    ring[0] = np.pi * step**2 / 3
     shares = shares / (shares @ ring)[:, None]
     grown = np.cumsum(shares.mean(axis=0) * ring)
     core = float(np.interp(core_share, grown, r + step / 2))
     return Profile(shares, step, edges, core)
+
+
+def measured(
+    sums: Array, step: float, edges: Array, enough: NDArray[np.bool_], significance: float
+) -> Profile:
+    """Profile from the sums of `stack`; zones that are not `enough` take that of all zones together.
+
+    The tail ends where a ring of one pixel's width is below `significance` standard errors: noise must not
+    enter the normalisation. Bins that no pixel fell into are interpolated.
+    """
+    pooled = sums.sum(axis=1, keepdims=True)
+    sums = np.where(enough[None, :, None], sums, pooled)
+    _, zones, bins = sums.shape
+    shares = np.empty((zones, bins))
+    r = np.arange(shares.shape[1])
+    for z in range(zones):
+        n, first, second = sums[:, z]
+        filled = n > 0
+        mean = first[filled] / n[filled]
+        error2 = np.maximum(second[filled] / n[filled] - mean**2, 0) / n[filled]
+        window = np.ones(max(1, round(1.0 / step)))
+        ring = np.convolve(mean * r[filled], window, "same")
+        noise = np.sqrt(np.convolve(error2 * r[filled] ** 2, window, "same"))
+        faint = np.nonzero((ring < significance * noise) & (r[filled] * step > 1.0))[0]
+        mean[faint.min(initial=len(mean)) :] = 0.0
+        shares[z] = np.interp(r, r[filled], mean)
+    return normalised(shares, step, edges)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -60,17 +90,14 @@ def stack(
     zone: NDArray[np.int64],
     intensity: Array,
     step: float,
-    total: Array,
-    weight: Array,
+    sums: Array,
 ) -> None:
-    """Add spots to total, weight (zones, m): sums of I net and of I² in bins of r, so that total/weight is
-    the share.
+    """Add spots to sums (3, zones, m): number of pixels, Σ net/I and Σ (net/I)² in bins about r = 0, step, ...
 
-    net : (ny, nx) frame minus background and all other spots' models.  x, y, zone, intensity : (n,) the
-    spots.
+    net : (ny, nx) frame minus background and all other spots' models.  x, y, zone, intensity : (n,) the spots.
     """
     ny, nx = net.shape
-    m = total.shape[1]
+    m = sums.shape[2]
     reach = (m - 0.5) * step
     for s in range(x.shape[0]):
         z, amplitude = zone[s], intensity[s]
@@ -79,8 +106,10 @@ def stack(
                 r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s]) / step
                 k = int(r + 0.5)
                 if k < m and valid[row, column]:
-                    total[z, k] += net[row, column] / amplitude
-                    weight[z, k] += 1.0
+                    share = net[row, column] / amplitude
+                    sums[0, z, k] += 1.0
+                    sums[1, z, k] += share
+                    sums[2, z, k] += share * share
 
 
 @nb.njit(cache=True, nogil=True)
@@ -100,11 +129,11 @@ def add_models(
         for row in range(max(0, int(y[s] - reach)), min(ny, int(y[s] + reach) + 2)):
             for column in range(max(0, int(x[s] - reach)), min(nx, int(x[s] + reach) + 2)):
                 r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s])
-                image[row, column] += intensity[s] * share(shares, zone[s], r, step)
+                image[row, column] += intensity[s] * share_at(shares, zone[s], r, step)
 
 
 @nb.njit(cache=True, nogil=True)
-def share(shares: Array, zone: int, r: float, step: float) -> float:
+def share_at(shares: Array, zone: int, r: float, step: float) -> float:
     """Profile of a zone at r pixels from the spot, linear between its samples, 0 beyond the last."""
     k = int(r / step)
     if k + 1 >= shares.shape[1]:

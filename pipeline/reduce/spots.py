@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from nanoed.pipeline.reduce.geometry import Geometry, Predictions, candidates, predict
 from nanoed.pipeline.reduce.integrate import Integrated, integrate_frame, overlapped
-from nanoed.pipeline.reduce.profile import Profile, add_models, gaussian_profile, normalised, stack
+from nanoed.pipeline.reduce.profile import Profile, add_models, gaussian_profile, measured, stack
 from nanoed.pipeline.reduce.search import Detector
 from nanoed.pipeline.reduce.series import Progress, over_frames, read_frame, spread_out, valid_pixels
 from nanoed.pipeline.reduce.symmetry import centring_absent
@@ -37,7 +37,7 @@ def spot_profile(dataset: DataSet, geometry: Geometry, detector: Detector, spec:
     profile = gaussian_profile(detector.spot_sigma, settings.profile_reach_px, edges)
     nodes = lattice_nodes(dataset, geometry, spec)
     for _ in range(2):
-        total, weight = np.zeros_like(profile.shares), np.zeros_like(profile.shares)
+        sums = np.zeros((3, *profile.shares.shape))
         count = np.zeros(settings.profile_zones)
         for i in spread_out(len(geometry), settings.profile_frames):
             expected, valid, found = _one(dataset, geometry, nodes, profile, detector, spec, 0.0, i)
@@ -52,14 +52,12 @@ def spot_profile(dataset: DataSet, geometry: Geometry, detector: Detector, spec:
             x, y = (np.ascontiguousarray(expected.pixels[use, k]) for k in (0, 1))
             zone, intensity = profile.zone(expected.g[use]), found.intensity[use]
             add_models(found.net, x, y, zone, intensity, profile.shares, profile.step)
-            stack(found.net, valid, x, y, zone, intensity, profile.step, total, weight)
+            stack(found.net, valid, x, y, zone, intensity, profile.step, sums)
             count += np.bincount(zone, minlength=settings.profile_zones)
         if count.sum() == 0:
             return profile
-        everything = total.sum(axis=0) / np.maximum(weight.sum(axis=0), 1.0)
         enough = count >= settings.profile_spots
-        shares = np.where(enough[:, None], total / np.maximum(weight, 1.0), everything)
-        profile = normalised(shares, profile.step, edges)
+        profile = measured(sums, profile.step, edges, enough, settings.profile_tail_sigma)
     return profile
 
 

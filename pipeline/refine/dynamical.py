@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from nanoed.pipeline.io.cif_pets import PetsData
 from nanoed.pipeline.refine.frames import Engine, Frame, check_cells, frames_of
-from nanoed.pipeline.refine.minimise import gauss_newton, search_tilts
+from nanoed.pipeline.refine.minimise import Fit, gauss_newton, search_tilts
 from nanoed.pipeline.refine.normal import cost_of, scale_of
 from nanoed.pipeline.refine.parameters import Parameters, free_parameters
 from nanoed.pipeline.refine.problem import Problem, State
@@ -75,7 +75,7 @@ def _approach(
     if spec.thickness.start_A is None:
         state = _scanned(problem, state)
     problem = replace(problem, at=state, report=_reporter(progress, "first cycles"))
-    near, _, _ = gauss_newton(problem, state, settled=1.0, tilts=spec.optimise_orientations)
+    near = gauss_newton(problem, state, settled=1.0, tilts=spec.optimise_orientations).state
     state = replace(near, tilts=np.zeros((len(frames), 2)))
     problem = replace(problem, frames=frames, at=state, report=_reporter(progress, "orientations"))
     if spec.optimise_orientations:
@@ -100,11 +100,26 @@ def _scanned(problem: Problem, start: State) -> State:
     return states[int(np.argmin(costs))]
 
 
+def _reselected(problem: Problem, fit: Fit) -> tuple[Problem, Fit]:
+    """The fit repeated with the beams and the sampling of the state that it found, until the tilts stay."""
+    spec = problem.spec
+    for _ in range(spec.reselections):
+        problem = replace(problem, at=fit.state)
+        again = gauss_newton(problem, fit.state, spec.settled, spec.optimise_orientations, fit.slopes)
+        moved = np.degrees(np.abs(again.state.tilts - fit.state.tilts).max())
+        fit = replace(again, history=pd.concat([fit.history, again.history], ignore_index=True))
+        if moved < spec.tilt_settled_deg:
+            break
+    return problem, fit
+
+
 def _finish(problem: Problem, state: State, data: PetsData, progress: Progress | None) -> Refinement:
-    """The last stage and what it found."""
+    """The last stage, again with the beams of the orientations that it found, and its results."""
     spec = problem.spec
     problem = replace(problem, report=_reporter(progress, "dynamical refinement"))
-    state, covariance, history = gauss_newton(problem, state, spec.settled, spec.optimise_orientations)
+    first = gauss_newton(problem, state, spec.settled, spec.optimise_orientations)
+    problem, fit = _reselected(problem, first)
+    state, covariance, history = fit.state, fit.covariance, fit.history
     calculated = [i for i, _ in problem.evaluate(state, derivatives=False)]
     crystal = problem.parameters.apply(state.values)
     table = _reflections(problem.frames, calculated)

@@ -33,8 +33,6 @@ class Frame:
     """
 
     zone: int
-    number: int
-    place: float
     orientation: Array
     semi_angle: float
     azimuth: float
@@ -42,6 +40,8 @@ class Frame:
     observed: Array
     sigma: Array
     weight: Array
+    number: int = 0
+    place: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,33 +136,21 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
     groups = dict(iter(data.reflections.groupby("zone", sort=True)))
     out = []
     low, high = data.zones["alpha"].min(), data.zones["alpha"].max()
-    for number, row in enumerate(data.zones.itertuples()):
-        table = groups.get(row.id)
-        if table is None:
+    columns = data.zones[["id", "semi_angle", "alpha", "beta", "omega"]].to_numpy(float)
+    for number, (identifier, *degrees) in enumerate(columns):
+        zone, (semi_angle, *angles) = int(identifier), np.radians(degrees)
+        if zone not in groups:
             continue
-        angles = np.radians([row.alpha, row.beta, row.omega])
         orientation = frame_matrix(*angles)
-        at = orientation if tilts is None or row.id not in tilts else tilted(orientation, tilts[row.id])
-        kept = _selected(table, at @ data.ub, np.radians(row.semi_angle), angles[2], data.wavelength, spec)
-        if len(kept) < 4:
+        at = orientation if tilts is None or zone not in tilts else tilted(orientation, tilts[zone])
+        kept = _selected(groups[zone], at @ data.ub, semi_angle, angles[2], data.wavelength, spec)
+        if len(kept) < spec.min_reflections:
             continue
         observed, sigma = kept["I"].to_numpy(float), kept["sigma"].to_numpy(float)
         hkl = kept[["h", "k", "l"]].to_numpy(np.int64)
-        w = weights(observed, sigma, spec.instability)
-        out.append(
-            Frame(
-                int(row.id),
-                number,
-                float((2 * row.alpha - low - high) / max(high - low, 1e-9)),
-                orientation,
-                float(np.radians(row.semi_angle)),
-                float(angles[2]),
-                hkl,
-                observed,
-                sigma,
-                w,
-            )
-        )
+        w = weights(observed, sigma, spec.instability, spec.emphasis)
+        place = float((2 * degrees[1] - low - high) / max(high - low, 1e-9))
+        out.append(Frame(zone, orientation, semi_angle, angles[2], hkl, observed, sigma, w, number, place))
     if not out:
         raise InputError("no frame has reflections inside the limits", field="rs_g_max", value=spec.rs_g_max)
     return out

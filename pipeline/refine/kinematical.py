@@ -82,19 +82,20 @@ def _minimise(
     for cycle in range(spec.max_cycles):
         cost, _, residual, jacobian = current
         normal = jacobian.T @ (w[:, None] * jacobian)
-        covariance = np.linalg.pinv(normal, hermitian=True)
+        covariance = np.asarray(np.linalg.pinv(normal, hermitian=True), np.float64)
         gof2 = cost / max(len(observed) - len(values) - 1, 1)
         right = jacobian.T @ (w * residual)
         while True:
             step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), right)
-            trial = _state(parameters, values + step[:-1], hkl, observed, w, spec.factors)
+            move = parameters.limited(step[:-1])
+            trial = _state(parameters, values + move, hkl, observed, w, spec.factors)
             if trial[0] <= cost * (1 + 1e-12) or damping > LARGEST_DAMPING:
                 break
             damping *= 10
         shift = float(np.max(np.abs(step) / np.sqrt(np.diag(covariance) * max(gof2, 1))))
         wr = 100 * np.sqrt(trial[0] / (w @ observed**2))
         history.append({"cycle": cycle, "wr_all_pct": wr, "max_shift_su": shift})
-        values, current, damping = values + step[:-1], trial, max(damping / 10, 1e-9)
+        values, current, damping = values + move, trial, max(damping / 10, 1e-9)
         if shift < spec.settled:
             return values, current[1], covariance * gof2, pd.DataFrame(history)
     raise ConvergenceError(
@@ -108,6 +109,6 @@ def _state(
 ) -> tuple[float, float, Array, Array]:
     """Weighted sum of squares, best scale, residuals, and Jacobian with the scale last."""
     calculated, slope = _intensities(parameters, values, hkl, factors)
-    scale = float((w * observed) @ calculated / max((w * calculated) @ calculated, 1e-300))
+    scale = float((w * observed) @ calculated / max(float((w * calculated) @ calculated), 1e-300))
     residual = observed - scale * calculated
     return float(w @ residual**2), scale, residual, np.column_stack([scale * slope, calculated])

@@ -7,6 +7,7 @@ moves on, so that one frame between two fringes does not hold up the others.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,12 @@ from nanoed.pipeline.refine.problem import Problem, State
 from nanoed.sim.physics.errors import ConvergenceError
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 LARGEST_TILT_STEP = np.radians(0.15)
-LARGEST_SIZE_STEP = 0.2
+LARGEST_LOG_STEP = 0.2
 LARGEST_DAMPING = 1e6
+THICKNESS_MARGIN = 2.0
+"""The mean thickness may leave the range of the scan by this factor before the refinement is given up."""
 NO_WORSE = 1 + 1e-9
 
 
@@ -33,10 +37,20 @@ class _Point:
     damping: Array
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """A settled least squares: state, kept Jacobians of the frames, covariance (p + k) at unit weight, history."""
+
+    state: State
+    slopes: list[Array]
+    covariance: Floats
+    history: pd.DataFrame
+
+
 def search_tilts(problem: Problem, state: State) -> Array:
     """Two tilts per frame with structure and thickness held, by Levenberg-Marquardt in each frame; (frames, 2) rad."""
     potential = problem.potential(state.values, derivatives=False)
-    prior = problem.prior
+    prior, settled = problem.prior, np.radians(problem.spec.tilt_settled_deg)
 
     def search(i: int) -> Array:
         frame, tilt, damping = problem.frames[i], state.tilts[i], 1e-2
@@ -52,65 +66,78 @@ def search_tilts(problem: Problem, state: State) -> Array:
                 continue
             gain, tilt, cost = cost - trial_cost, tilt + step, trial_cost
             calculated, slope, damping = trial, trial_slope, damping / 10
-            if gain < 1e-3 * cost or np.linalg.norm(step) < np.radians(0.003):
+            if gain < 1e-3 * cost or np.linalg.norm(step) < settled:
                 break
         return tilt
 
     return np.array(problem.each(search))
 
 
-def _limited(step: Array) -> Array:
+def _limited(step: Floats) -> Floats:
     """Tilt steps (..., 2) no longer than LARGEST_TILT_STEP."""
     length = np.linalg.norm(step, axis=-1, keepdims=True)
     return step * np.minimum(1.0, LARGEST_TILT_STEP / np.maximum(length, 1e-300))
 
 
 def gauss_newton(
-    problem: Problem, state: State, settled: float, tilts: bool
-) -> tuple[State, Array, pd.DataFrame]:
-    """Damped Gauss-Newton on structure, sizes and tilts together.
+    problem: Problem, state: State, settled: float, tilts: bool, slopes: list[Array] | None = None
+) -> Fit:
+    """Damped Gauss-Newton on structure, sizes and, with `tilts`, orientations together.
 
-    The Jacobian is kept while steps shrink to a third or better, else computed anew. Returns the state, the covariance
-    of structure and sizes (p + k) at unit weight, and the history. Raises ConvergenceError.
+    A Jacobian (`slopes` at the start) is kept while steps shrink to a third or better, else computed anew; it settles
+    when the largest shift is below `settled` s.u.  Raises ConvergenceError.
     """
-    point, slopes = _fresh(problem, state, np.zeros(len(problem.frames)))
-    damping, last, shift, fresh = 0.0, np.inf, np.inf, True
+    point, slopes, fresh = _linearised(problem, state, np.zeros(len(problem.frames)), slopes)
+    damping, last, shift = 0.0, np.inf, np.inf
     history: list[dict[str, float]] = []
     for cycle in range(problem.spec.max_cycles):
         step, local, normal = solve(_blocks(problem, point, slopes), problem.working, tilts, damping)
         trial = _step(problem, point, step, local)
-        shift = _largest_shift(problem, point, step, normal)
+        covariance = np.linalg.pinv(normal, hermitian=True)
+        shift = _largest_shift(problem, point, step, covariance)
         better = _total(problem, trial) <= _total(problem, point) * NO_WORSE
-        if shift < settled and (not better or damping < 0.1):
-            point = trial if better else point
-            history.append(_entry(problem, point, cycle, shift))
-            return point.state, np.linalg.pinv(normal, hermitian=True), pd.DataFrame(history)
-        if better:
-            point = trial
-            history.append(_entry(problem, point, cycle, shift))
-            damping = damping / 10 if damping > 1e-4 else 0.0
-        elif fresh:
+        point = trial if better else point
+        history.append({"cycle": cycle, "wr_all_pct": _wr(problem, point), "max_shift_su": shift})
+        if shift < settled and damping < 0.1:
+            return Fit(point.state, slopes, covariance, pd.DataFrame(history))
+        if better and shift <= last / 3:
+            damping, fresh = (damping / 10 if damping > 1e-4 else 0.0), False
+        elif better or not fresh:
+            point, slopes, fresh = _linearised(problem, point.state, point.damping, None)
+        else:
             damping = max(10 * damping, 1e-2)
-            if damping > LARGEST_DAMPING:
-                break
-            continue
-        fresh = not better or shift > last / 3
-        if fresh:
-            point, slopes = _fresh(problem, point.state, point.damping)
         last = shift
+        if damping > LARGEST_DAMPING:
+            break
     raise ConvergenceError(
         f"dynamical refinement did not settle in {problem.spec.max_cycles} cycles (largest shift/su {shift:.2g}, "
         f"wR {_wr(problem, point):.1f} %); try a better start model, another thickness model or start_A"
     )
 
 
-def _fresh(problem: Problem, state: State, damping: Array) -> tuple[_Point, list[Array]]:
-    found = problem.evaluate(state, derivatives=True)
+def _linearised(
+    problem: Problem, state: State, damping: Array, slopes: list[Array] | None
+) -> tuple[_Point, list[Array], bool]:
+    """The point, Jacobians of all frames, and whether these are of this state."""
+    found = problem.evaluate(state, derivatives=slopes is None)
     calculated = [i for i, _ in found]
-    return _Point(state, calculated, _costs(problem, state.tilts, calculated), damping), [s for _, s in found]
+    point = _Point(state, calculated, _costs(problem, state.tilts, calculated), damping)
+    return point, slopes or [s for _, s in found], slopes is None
 
 
-def _costs(problem: Problem, tilts: Array, calculated: list[Array]) -> Array:
+def _resized(problem: Problem, sizes: Floats) -> Floats:
+    """The sizes (k,), if the mean thickness is still near the range of the scan. Raises ConvergenceError."""
+    relative = np.mean([problem.engine.mean_chord(f.orientation) for f in problem.frames])
+    thickness = float(np.exp(sizes[0]) * relative)
+    low, high = problem.spec.thickness.scan_A
+    if not low / THICKNESS_MARGIN < thickness < high * THICKNESS_MARGIN:
+        raise ConvergenceError(
+            f"the thickness ran away to {thickness:.0f} Å; try another start_A, thickness model or start model"
+        )
+    return sizes
+
+
+def _costs(problem: Problem, tilts: Floats, calculated: list[Array]) -> Array:
     """Sum of squares of each frame, its tilts' prior included."""
     fit = [cost_of(f, i) for f, i in zip(problem.frames, calculated, strict=True)]
     return np.array(fit) + np.sum(tilts**2, axis=1) / problem.prior**2
@@ -124,8 +151,9 @@ def _blocks(problem: Problem, point: _Point, slopes: list[Array]) -> list[Block]
 def _step(problem: Problem, point: _Point, step: Array, local: Array) -> _Point:
     """The stepped point, in which frames whose fit became worse keep their tilts where that is better."""
     state, p = point.state, len(point.state.values)
-    sizes = state.sizes + np.clip(step[p:], -LARGEST_SIZE_STEP, LARGEST_SIZE_STEP)
-    moved = State(state.values + step[:p], sizes, state.tilts + _limited(local))
+    sizes = _resized(problem, state.sizes + np.clip(step[p:], -LARGEST_LOG_STEP, LARGEST_LOG_STEP))
+    values = state.values + problem.parameters.limited(step[:p])
+    moved = State(values, sizes, state.tilts + _limited(local))
     potential = problem.potential(moved.values, derivatives=False)
     calculated = [
         i for i, _ in problem.each(lambda i: problem.frame(i, moved, moved.tilts[i], potential, False))
@@ -147,17 +175,13 @@ def _total(problem: Problem, point: _Point) -> float:
     return float(point.costs[problem.working].sum())
 
 
-def _largest_shift(problem: Problem, point: _Point, step: Array, normal: Array) -> float:
+def _largest_shift(problem: Problem, point: _Point, step: Floats, covariance: Floats) -> float:
     """Largest shift of structure and sizes over its s.u."""
     n_data = sum(len(f.observed) for f, w in zip(problem.frames, problem.working, strict=True) if w)
-    variance = np.diag(np.linalg.pinv(normal, hermitian=True)) * max(_total(problem, point) / n_data, 1.0)
+    variance = np.diag(covariance) * max(_total(problem, point) / n_data, 1.0)
     return float(np.max(np.abs(step) / np.sqrt(variance)))
 
 
 def _wr(problem: Problem, point: _Point) -> float:
     frames = [f for f, w in zip(problem.frames, problem.working, strict=True) if w]
     return 100 * float(np.sqrt(_total(problem, point) / sum(float(f.weight @ f.observed**2) for f in frames)))
-
-
-def _entry(problem: Problem, point: _Point, cycle: int, shift: float) -> dict[str, float]:
-    return {"cycle": cycle, "wr_all_pct": _wr(problem, point), "max_shift_su": shift}

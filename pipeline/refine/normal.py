@@ -7,6 +7,7 @@ frame, so that their block is eliminated by a Schur complement. What is left has
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from nanoed.pipeline.refine.frames import Frame
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 N_TILTS = 2
 
 
@@ -31,7 +33,7 @@ class Block:
 def scale_of(frame: Frame, calculated: Array) -> float:
     """Scale of least squares between observed and calculated intensities."""
     wc = frame.weight * calculated
-    return float((wc @ frame.observed) / max(wc @ calculated, 1e-300))
+    return float(wc @ frame.observed) / max(float(wc @ calculated), 1e-300)
 
 
 def cost_of(frame: Frame, calculated: Array) -> float:
@@ -50,7 +52,7 @@ def block_of(
     root = np.sqrt(frame.weight)
     scale = scale_of(frame, calculated)
     unit = root * calculated
-    unit /= max(np.linalg.norm(unit), 1e-300)
+    unit /= max(float(np.linalg.norm(unit)), 1e-300)
     jacobian = scale * root[:, None] * slope
     jacobian -= np.outer(unit, unit @ jacobian)
     residual = root * (frame.observed - scale * calculated)

@@ -13,8 +13,7 @@ import numpy as np
 from nanoed.pipeline.refine.result import Refinement
 
 CIF_HEADER = (
-    "# Core CIF dictionary 3.2.0 (COMCIFS); names of version 3 in their CIF1 spelling "
-    "(underscores instead of dots)\n"
+    "# Core CIF dictionary 3.2.0 (COMCIFS)\n# names of version 3 spelt as in CIF1: underscores for dots\n"
 )
 THEORY = {"kinematical": "kinematical", "dynamical": "dynamical"}
 REFLECTIONS = ["h", "k", "l", "I_obs", "sigma", "I_calc"]
@@ -77,9 +76,9 @@ def _add_sites(block: gemmi.cif.Block, refinement: Refinement) -> None:
     if len(aniso):
         tags = ["label", *(f"U_{ij}" for ij in ("11", "22", "33", "12", "13", "23"))]
         loop = block.init_loop("_atom_site_aniso_", tags)
-        for i in aniso:
-            values = zip(crystal.u_ij[i], su["u_ij"][i], strict=True)
-            loop.add_row([crystal.labels[i], *(with_su(u, s) for u, s in values)])
+        for site in aniso:
+            values = zip(crystal.u_ij[site], su["u_ij"][site], strict=True)
+            loop.add_row([crystal.labels[site], *(with_su(u, s) for u, s in values)])
 
 
 def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:

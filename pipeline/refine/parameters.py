@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import gemmi
 import numpy as np
@@ -28,6 +28,8 @@ AdpModel = Literal["isotropic", "anisotropic", "as_model"]
 Occupancies = Literal["fixed", "sites", "composition"]
 OCCUPANCY, U_ISO, U_IJ = SITE_QUANTITIES.index("occupancy"), SITE_QUANTITIES.index("u_iso"), slice(5, 11)
 U_NAMES = ("U11", "U22", "U33", "U12", "U13", "U23")
+LARGEST_STEP_A, LARGEST_STEP_A2 = 0.15, 0.01
+"""One cycle moves no atom further (Å) and no U by more (Å²): beyond it the derivatives say nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +45,14 @@ class Parameters:
     start: Array
     jacobian: Array
 
-    def apply(self, values: Array) -> Crystal:
+    def limited(self, step: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """The step (p,), shortened as a whole where it would carry an atom or a U too far."""
+        shift = self.jacobian @ step
+        far = np.linalg.norm(shift[:, :3] @ self.crystal.frac_to_cart.T, axis=1).max() / LARGEST_STEP_A
+        large = np.abs(shift[:, U_ISO:]).max() / LARGEST_STEP_A2
+        return step / max(1.0, float(far), float(large))
+
+    def apply(self, values: NDArray[np.floating[Any]]) -> Crystal:
         """The crystal with parameters `values` (p,); u_iso of anisotropic sites is U_eq."""
         shift = self.jacobian @ (values - self.start)
         u_ij = self.crystal.u_ij + shift[:, U_IJ]
@@ -58,7 +67,7 @@ class Parameters:
             u_ij=u_ij,
         )
 
-    def uncertainties(self, covariance: Array) -> dict[str, Array]:
+    def uncertainties(self, covariance: NDArray[np.floating[Any]]) -> dict[str, Array]:
         """s.u. "xyz" (n, 3), "occupancy" (n,), "u_iso" (n,) and "u_ij" (n, 6) from the covariance (p, p).
 
         u_iso of an anisotropic site is that of U_eq.

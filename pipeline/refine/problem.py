@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.polynomial.legendre import legvander
@@ -17,6 +17,7 @@ from nanoed.pipeline.spec import RefineSpec
 from nanoed.sim.physics.bloch import PotentialTable, potential_table
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 T = TypeVar("T")
 
 
@@ -28,9 +29,9 @@ class State:
     diameter in Å; one of them: the same body in all frames.
     """
 
-    values: Array
-    sizes: Array
-    tilts: Array
+    values: Floats
+    sizes: Floats
+    tilts: Floats
 
     def size(self, frame: Frame) -> float:
         """Diameter of the body in a frame, Å."""
@@ -67,14 +68,14 @@ class Problem:
         """Spread of the tilts, rad."""
         return float(np.radians(self.spec.tilt_prior_deg))
 
-    def potential(self, values: Array, derivatives: bool) -> PotentialTable:
+    def potential(self, values: Floats, derivatives: bool) -> PotentialTable:
         crystal = self.parameters.apply(values)
         jacobian = self.parameters.jacobian if derivatives else None
         return potential_table(
             crystal, self.voltage, self.engine.g_max, self.spec.factors, jacobian, self.spec.absorption
         )
 
-    def each(self, work: Callable[[int], T], which: Array | None = None) -> list[T]:
+    def each(self, work: Callable[[int], T], which: NDArray[np.integer[Any]] | None = None) -> list[T]:
         """work(i) of every frame (or of `which`), in order, over the workers; reports progress."""
         order = range(len(self.frames)) if which is None else [int(i) for i in which]
 

@@ -13,9 +13,9 @@ Array = NDArray[np.float64]
 OBSERVED_SIGMA = 3.0
 
 
-def weights(intensity: Array, sigma: Array, instability: float) -> Array:
-    """w = 1 / (sigma² + (2 u I)²) of observed intensities (n,)."""
-    return 1 / (sigma**2 + (2 * instability * intensity) ** 2)
+def weights(intensity: Array, sigma: Array, instability: float, emphasis: float = 0.0) -> Array:
+    """w = max(I, sigma)^e / (sigma² + (2 u I)²) of observed intensities (n,)."""
+    return np.maximum(intensity, sigma) ** emphasis / (sigma**2 + (2 * instability * intensity) ** 2)
 
 
 def r_factor(observed: Array, calculated: Array) -> float:

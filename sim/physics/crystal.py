@@ -74,7 +74,7 @@ class Crystal:
     @property
     def reciprocal_basis(self) -> Array:
         """(3, 3) with columns a*, b*, c* in the Cartesian crystal frame, 1/Å: g = B h."""
-        return np.linalg.inv(self.frac_to_cart).T
+        return np.asarray(np.linalg.inv(self.frac_to_cart).T, np.float64)
 
     @property
     def rotations(self) -> IntArray:
@@ -241,7 +241,7 @@ def structure_block(crystal: Crystal) -> gemmi.cif.Document:
     ops = block.init_loop("_space_group_symop_", ["operation_xyz"])
     for op in group.operations():
         ops.add_row([gemmi.cif.quote(op.triplet())])
-    aniso = ~np.isnan(crystal.u_ij).any(1)
+    aniso = [bool(np.isfinite(row).all()) for row in crystal.u_ij]
     tags = [
         "label",
         "type_symbol",
@@ -257,9 +257,9 @@ def structure_block(crystal: Crystal) -> gemmi.cif.Document:
         numbers = [repr(float(v)) for v in (*crystal.xyz[i], crystal.occupancy[i])]
         kind = "Uani" if aniso[i] else "Uiso"
         loop.add_row([label, crystal.elements[i], *numbers, kind, repr(float(crystal.u_iso[i]))])
-    if aniso.any():
+    if any(aniso):
         tags = ["label", *(f"U_{ij}" for ij in ("11", "22", "33", "12", "13", "23"))]
         loop = block.init_loop("_atom_site_aniso_", tags)
-        for i in np.flatnonzero(aniso):
-            loop.add_row([crystal.labels[i], *(repr(float(v)) for v in crystal.u_ij[i])])
+        for j in (i for i, found in enumerate(aniso) if found):
+            loop.add_row([crystal.labels[j], *(repr(float(v)) for v in crystal.u_ij[j])])
     return document

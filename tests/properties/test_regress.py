@@ -3,6 +3,8 @@
 import pytest
 
 from nanoed.sim.physics.errors import InputError
+from nanoed.studies import cli
+from nanoed.studies import regress as module
 from nanoed.studies.regress import judge, regress, rows_of
 from nanoed.studies.tables import RESULT_COLUMNS
 
@@ -50,3 +52,24 @@ def test_missing_reference_and_missing_reason_are_refused_before_anything_runs(t
         regress(tmp_path, quick=True)
     with pytest.raises(InputError, match="reason"):
         regress(tmp_path, quick=True, reason=" ")
+
+
+def table(r_obs_pct):
+    row = OLD | {"r_obs_pct": r_obs_pct}
+    return ",".join(RESULT_COLUMNS) + "\n" + ",".join(row.get(name, "") for name in RESULT_COLUMNS) + "\n"
+
+
+def test_reference_is_made_for_a_reason_and_a_slip_is_status_1(tmp_path, monkeypatch, capsys):
+    command = ["regress", "--quick", "--baseline", str(tmp_path / "baseline")]
+    monkeypatch.setattr(module, "_results", lambda *_: table("4.00"))
+    assert cli.status(command) == 2
+    assert cli.status([*command, "--update"]) == 2
+    assert cli.status([*command, "--update", "--reason", "first"]) == 0
+    assert cli.status(command) == 0
+    monkeypatch.setattr(module, "_results", lambda *_: table("4.50"))
+    assert cli.status(command) == 1
+    assert "slipped" in capsys.readouterr().out
+    assert cli.status([*command, "--update", "--reason", "the detector became worse"]) == 0
+    assert cli.status(command) == 0
+    moves = (tmp_path / "baseline" / "MOVES.md").read_text()
+    assert "the detector became worse (dynamical r_obs_pct 4.00 -> 4.50)" in moves
