@@ -260,33 +260,50 @@ class ThicknessSpec(_Part):
     """Ratio of successive thicknesses of the scan."""
     nodes: PositiveInt = 12
     """Gauss nodes of the thickness distribution (A7: 8-12)."""
+    angle_terms: Annotated[int, Field(ge=0, le=6)] = 0
+    """Legendre polynomials of the stage angle in the log of the size, beyond a constant; 0: a rigid body."""
 
 
 class RefineSpec(_Part):
     """Least squares against merged or per-frame intensities.
 
     factors : table of scattering factors.
+    adp_model : displacement parameters of all sites, or as_model: as the start model has them, site by site.
+    occupancies : fixed; sites: elements exchange on mixed sites; composition: so that the cell's composition stays.
     d_star_max : resolution limit of the reflections, 1/Å.
     instability : u of w = 1 / (sigma² + (2 u I)²) (A8).
+    emphasis : e of w = max(I, sigma)^e / (sigma² + (2 u I)²), frame-based; 0: weights of the errors (A8); 1: weights
+        of F on intensities, as the program diffBloch has them (s.u. are then no longer those of the errors).
     max_cycles : of Gauss-Newton; more is an error.  settled : largest shift / s.u. of a converged model.
     Frame-based only:
-    protocol : how a frame moves the crystal.  rs_g_max : limit of |S| / (|g| semi-angle) at the centre of the frame
-        (A4).  g_margin : beams reach this far beyond d_star_max, 1/Å (A4).  s_g_max : beams within this of the Ewald
-        sphere, 1/Å (A4: 0.02 for particles above 10 nm).  n_azimuth : samples of a frame; None: the rule of A5.
+    protocol : how a frame moves the crystal.
+    rs_g_max : limit of |S| / (|g| semi-angle) at the centre of the frame (A4).
+    ds_g_min : how far, 1/Å, the frame must carry a reflection beyond the Ewald sphere (A4: 0.0015 for thick crystals;
+        None for particles, whose own width is larger).
+    g_margin : beams reach this far beyond d_star_max, 1/Å (A4).
+    s_g_max : beams within this of the Ewald sphere, 1/Å (A4: 0.02 for particles above 10 nm).
+    n_azimuth : samples of a frame; None: the rule of A5.
     min_reflections : frames with fewer are left out.
     optimise_orientations : two tilts per frame are refined.  tilt_prior_deg : their prior spread.
     tilt_settled_deg : a search over tilts ends below this step.  reselections : most times that the beams are
         chosen anew at the orientations found.
     start_frames : frames of the first cycles, evenly spread, which bring the model near.
+    start_s_ratio : these use s_g_max times this, and beams up to d_star_max alone.
+    absorption : imaginary over real part of every potential coefficient; 0: none (A1: 0.1 is usual).
+    heldout_every : every so many frames one has no say in the structure; None: all have.
     """
 
     factors: Literal["peng", "lobato", "kirkland"] = "peng"
+    adp_model: Literal["isotropic", "anisotropic", "as_model"] = "isotropic"
+    occupancies: Literal["fixed", "sites", "composition"] = "fixed"
     d_star_max: PositiveFloat = 1.4
     instability: NonNegativeFloat = 0.01
+    emphasis: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_cycles: PositiveInt = 40
     settled: PositiveFloat = 0.05
     protocol: Literal["precession", "rotation"] = "precession"
     rs_g_max: PositiveFloat = 0.75
+    ds_g_min: NonNegativeFloat | None = None
     g_margin: NonNegativeFloat = 0.2
     s_g_max: PositiveFloat = 0.02
     n_azimuth: PositiveInt | None = None
@@ -297,3 +314,6 @@ class RefineSpec(_Part):
     tilt_settled_deg: PositiveFloat = 0.003
     reselections: PositiveInt = 4
     start_frames: PositiveInt = 24
+    start_s_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    absorption: NonNegativeFloat = 0.0
+    heldout_every: Annotated[int, Field(ge=2)] | None = None

@@ -29,7 +29,7 @@ class Frame:
 
     zone : id in the data.  orientation : (3, 3) of the reduction, sample to lab.  semi_angle : rad.
     azimuth : of the tilt axis, rad.  hkl : (n, 3), observed, weight : (n,) of the reflections that are refined.
-    sigma : (n,).
+    sigma : (n,).  number : its row in the data.  place : in the range of stage angles, -1 to 1.
     """
 
     zone: int
@@ -40,6 +40,8 @@ class Frame:
     observed: Array
     sigma: Array
     weight: Array
+    number: int = 0
+    place: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +127,7 @@ def tilted(orientation: Array, tilt: Array) -> Array:
 
 
 def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None = None) -> list[Frame]:
-    """The frames with their refined reflections: |g| <= d_star_max and RS_g <= rs_g_max (A4).
+    """The frames with their refined reflections: |g| <= d_star_max, RS_g and DS_g inside their limits (A4).
 
     tilts : by zone (rad), where the orientations are better known already.  Raises InputError for data that
     cannot be refined.
@@ -133,9 +135,10 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
     _check(data)
     groups = dict(iter(data.reflections.groupby("zone", sort=True)))
     out = []
+    low, high = data.zones["alpha"].min(), data.zones["alpha"].max()
     columns = data.zones[["id", "semi_angle", "alpha", "beta", "omega"]].to_numpy(float)
-    for number, *degrees in columns:
-        zone, (semi_angle, *angles) = int(number), np.radians(degrees)
+    for number, (identifier, *degrees) in enumerate(columns):
+        zone, (semi_angle, *angles) = int(identifier), np.radians(degrees)
         if zone not in groups:
             continue
         orientation = frame_matrix(*angles)
@@ -145,8 +148,9 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
             continue
         observed, sigma = kept["I"].to_numpy(float), kept["sigma"].to_numpy(float)
         hkl = kept[["h", "k", "l"]].to_numpy(np.int64)
-        w = weights(observed, sigma, spec.instability)
-        out.append(Frame(zone, orientation, semi_angle, angles[2], hkl, observed, sigma, w))
+        w = weights(observed, sigma, spec.instability, spec.emphasis)
+        place = float((2 * degrees[1] - low - high) / max(high - low, 1e-9))
+        out.append(Frame(zone, orientation, semi_angle, angles[2], hkl, observed, sigma, w, number, place))
     if not out:
         raise InputError("no frame has reflections inside the limits", field="rs_g_max", value=spec.rs_g_max)
     return out
@@ -155,14 +159,21 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
 def _selected(
     table: pd.DataFrame, ub_lab: Array, semi_angle: float, azimuth: float, wavelength: float, spec: RefineSpec
 ) -> pd.DataFrame:
-    """Reflections with RS_g = |S| / (lever · semi-angle) inside the limit; the lever is |g|, or D_g for rotation."""
+    """Reflections with RS_g = |S| / (lever · semi-angle) and DS_g = lever · semi-angle - |S| inside the limits.
+
+    The lever is |g| for precession and D_g, the distance from the tilt axis, for rotation.
+    """
     g = table[["h", "k", "l"]].to_numpy() @ ub_lab.T
     length = np.linalg.norm(g, axis=1)
     lever = length
     if spec.protocol == "rotation":
         along = g @ np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
         lever = np.sqrt(np.maximum(length**2 - along**2, 0))
-    near = np.abs(excitation_errors(g, wavelength)) <= spec.rs_g_max * lever * semi_angle
+    reach = lever * semi_angle
+    distance = np.abs(excitation_errors(g, wavelength))
+    near = distance <= spec.rs_g_max * reach
+    if spec.ds_g_min is not None:
+        near &= reach - distance >= spec.ds_g_min
     return table[near & (length <= spec.d_star_max) & (length > 0)]
 
 

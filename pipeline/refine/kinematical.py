@@ -19,13 +19,13 @@ LARGEST_DAMPING = 1e8
 
 
 def refine_kinematical(hkl: pd.DataFrame, model: Crystal, spec: RefineSpec) -> Refinement:
-    """Refine coordinates, U_iso and one scale on F² (Levenberg-Marquardt, full covariance).
+    """Refine coordinates, displacements, occupancies and one scale on F² (Levenberg-Marquardt, full covariance).
 
     hkl : h, k, l, I, sigma, one row per unique reflection. Systematic absences and reflections beyond
     spec.d_star_max are left out. Raises InputError for data that cannot be used, ConvergenceError.
     """
     data = selected(hkl, model, spec)
-    parameters = free_parameters(model)
+    parameters = free_parameters(model, spec.adp_model, spec.occupancies)
     observed, sigma = data["I"].to_numpy(float), data["sigma"].to_numpy(float)
     w = weights(observed, sigma, spec.instability)
     indices = data[["h", "k", "l"]].to_numpy()

@@ -21,7 +21,7 @@ N_TILTS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """One frame's share of the normal equations. Global: structure and log size; local: two tilts."""
+    """One frame's share of the normal equations. Global: structure and sizes; local: two tilts."""
 
     gg: Array
     gl: Array
@@ -45,7 +45,7 @@ def cost_of(frame: Frame, calculated: Array) -> float:
 def block_of(
     frame: Frame, calculated: Array, slope: Array, tilt: Array, prior: float, damping: float
 ) -> Block:
-    """The frame's block; slope (n, p + 3) with tilts in the two columns before the last.
+    """The frame's block; slope (n, p + 2) with the tilts in the last two columns.
 
     prior : spread of the tilts, rad.  damping : Levenberg-Marquardt, relative to the diagonal of the tilts.
     """
@@ -56,24 +56,26 @@ def block_of(
     jacobian = scale * root[:, None] * slope
     jacobian -= np.outer(unit, unit @ jacobian)
     residual = root * (frame.observed - scale * calculated)
-    p = slope.shape[1] - N_TILTS - 1
-    of_tilts = jacobian[:, p : p + N_TILTS]
-    of_rest = np.delete(jacobian, [p, p + 1], axis=1)
+    of_rest, of_tilts = jacobian[:, :-N_TILTS], jacobian[:, -N_TILTS:]
     ll = of_tilts.T @ of_tilts
     ll += np.diag(damping * np.diag(ll) + prior**-2)
     loc = of_tilts.T @ residual - tilt / prior**2
     return Block(of_rest.T @ of_rest, of_rest.T @ of_tilts, ll, of_rest.T @ residual, loc)
 
 
-def solve(blocks: list[Block], tilts: bool, damping: float) -> tuple[Floats, Floats, Floats]:
-    """Steps of the global parameters (p + 1,) and of the tilts (frames, 2), and the reduced normal matrix.
+def solve(
+    blocks: list[Block], working: NDArray[np.bool_], tilts: bool, damping: float
+) -> tuple[Array, Array, Array]:
+    """Steps of the global parameters (p,) and of the tilts (frames, 2), and the reduced normal matrix (p, p).
 
-    damping : Levenberg-Marquardt, relative to the diagonal. Without `tilts` these stay.
+    working : (frames,) frames that have a say in the global parameters.  damping : Levenberg-Marquardt, relative
+    to the diagonal.  Without `tilts` these stay.
     """
-    normal, right = np.sum([b.gg for b in blocks], axis=0), np.sum([b.g for b in blocks], axis=0)
+    used = [b for b, w in zip(blocks, working, strict=True) if w]
+    normal, right = np.sum([b.gg for b in used], axis=0), np.sum([b.g for b in used], axis=0)
     if tilts:
-        normal = normal - np.sum([b.gl @ np.linalg.solve(b.ll, b.gl.T) for b in blocks], axis=0)
-        right = right - np.sum([b.gl @ np.linalg.solve(b.ll, b.loc) for b in blocks], axis=0)
+        normal = normal - np.sum([b.gl @ np.linalg.solve(b.ll, b.gl.T) for b in used], axis=0)
+        right = right - np.sum([b.gl @ np.linalg.solve(b.ll, b.loc) for b in used], axis=0)
     step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), right)
     local = np.zeros((len(blocks), N_TILTS))
     if tilts:

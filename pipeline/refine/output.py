@@ -68,8 +68,17 @@ def _add_sites(block: gemmi.cif.Block, refinement: Refinement) -> None:
     for i, label in enumerate(crystal.labels):
         xyz = [with_su(x, s) for x, s in zip(crystal.xyz[i], su["xyz"][i], strict=True)]
         u_iso = with_su(crystal.u_iso[i], su["u_iso"][i])
-        occupancy, multiplicity = f"{crystal.occupancy[i]:g}", str(crystal.multiplicities[i])
-        loop.add_row([label, crystal.elements[i], *xyz, occupancy, "Uiso", u_iso, multiplicity])
+        of_site, multiplicity = su["occupancy"][i], str(crystal.multiplicities[i])
+        occupancy = with_su(crystal.occupancy[i], of_site) if of_site > 0 else f"{crystal.occupancy[i]:g}"
+        kind = "Uiso" if np.isnan(crystal.u_ij[i]).any() else "Uani"
+        loop.add_row([label, crystal.elements[i], *xyz, occupancy, kind, u_iso, multiplicity])
+    aniso = np.flatnonzero(~np.isnan(crystal.u_ij).any(axis=1))
+    if len(aniso):
+        tags = ["label", *(f"U_{ij}" for ij in ("11", "22", "33", "12", "13", "23"))]
+        loop = block.init_loop("_atom_site_aniso_", tags)
+        for site in aniso:
+            values = zip(crystal.u_ij[site], su["u_ij"][site], strict=True)
+            loop.add_row([crystal.labels[site], *(with_su(u, s) for u, s in values)])
 
 
 def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:

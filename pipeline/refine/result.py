@@ -18,7 +18,8 @@ Array = NDArray[np.float64]
 class Refinement:
     """A converged refinement.
 
-    su : "xyz" (n, 3) fractional and "u_iso" (n,) Å², 0 where fixed.  statistics : named as in the results table.
+    su : "xyz" (n, 3) fractional, "occupancy" (n,), "u_iso" (n,), "u_ij" (n, 6) Å²; 0 where fixed.
+    statistics : named as in the results table.
     parameters : name, value, su.  reflections : h, k, l, I_obs, sigma, I_calc (on the scale of I_calc), frame.
     frames : frame, scale, tilt_x_deg, tilt_y_deg, thickness_A (mean along the beam); empty if not frame-based.
     history : cycle, wr_all_pct, largest shift / s.u.

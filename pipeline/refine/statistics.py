@@ -13,9 +13,9 @@ Array = NDArray[np.float64]
 OBSERVED_SIGMA = 3.0
 
 
-def weights(intensity: Array, sigma: Array, instability: float) -> Array:
-    """w = 1 / (sigma² + (2 u I)²) of observed intensities (n,)."""
-    return 1 / (sigma**2 + (2 * instability * intensity) ** 2)
+def weights(intensity: Array, sigma: Array, instability: float, emphasis: float = 0.0) -> Array:
+    """w = max(I, sigma)^e / (sigma² + (2 u I)²) of observed intensities (n,)."""
+    return np.maximum(intensity, sigma) ** emphasis / (sigma**2 + (2 * instability * intensity) ** 2)
 
 
 def r_factor(observed: Array, calculated: Array) -> float:
@@ -56,6 +56,13 @@ def agreement(reflections: pd.DataFrame, n_parameters: int, instability: float) 
         "gof": float(np.sqrt(chi2.sum() / max(len(i_o) - n_parameters, 1))),
         "gof_obs": float(np.sqrt(chi2[seen].sum() / max(int(seen.sum()) - n_parameters, 1))),
     }
+
+
+def r_obs_pct(reflections: pd.DataFrame) -> float:
+    """R of observed reflections, percent."""
+    i_o, sigma, i_c = (reflections[name].to_numpy(float) for name in ("I_obs", "sigma", "I_calc"))
+    seen = i_o > OBSERVED_SIGMA * sigma
+    return 100 * r_factor(i_o[seen], i_c[seen])
 
 
 def merged_r_obs_pct(reflections: pd.DataFrame, crystal: Crystal) -> float:

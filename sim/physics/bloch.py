@@ -50,11 +50,17 @@ class PotentialTable:
 
 
 def potential_table(
-    crystal: Crystal, voltage_kv: float, g_max: float, factors: str = "peng", jacobian: Array | None = None
+    crystal: Crystal,
+    voltage_kv: float,
+    g_max: float,
+    factors: str = "peng",
+    jacobian: Array | None = None,
+    absorption: float = 0.0,
 ) -> PotentialTable:
     """Tabulate U_q for all beams with |g| <= g_max (1/Å) that the lattice's centring lets couple to 000.
 
     jacobian : (sites, 11, p) of `structure_factor_derivatives`, for derivatives by p parameters.
+    absorption : κ of U → U + iκU (Hashimoto's proportional model); the mean absorption is left to the scale.
     """
     beams = np.vstack([np.zeros((1, 3), np.int64), reflections_within(crystal, g_max)])
     beams = beams[of_the_lattice(crystal, beams)]
@@ -78,6 +84,8 @@ def potential_table(
     box[centre - place[inside]] = values[inside].conj()
     if crystal.centric:
         box = np.ascontiguousarray(box.real)
+    if absorption:
+        box = box * (1 + 1j * absorption)
     return PotentialTable(beams, beams @ stride, centre, box, voltage_kv, g_max)
 
 
