@@ -306,7 +306,7 @@ class FlippingSpec(_Part):
     """Cycles of one start (E2: 300)."""
     polish_cycles: PositiveInt = 8
     """Last cycles, in which weak density is removed instead of flipped (E1: 5-10)."""
-    thresholds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.2, 1.0, 1.1, 1.3)
+    thresholds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.1, 1.0, 1.2)
     """delta in standard deviations of the density (E1: 1.0-1.3); successive starts take one after the other."""
     weak_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Part of the reflections treated as weak: modulus kept, phase turned by a quarter (E1: 0.2)."""
@@ -321,6 +321,8 @@ class SymmetrySpec(_Part):
     """Smallest agreement of an operation of the group (E1: 0.87-0.98 in correct solutions)."""
     tried_groups: PositiveInt = 6
     """Groups whose origin is refined before none is said to agree."""
+    grid_loss: Annotated[float, Field(gt=0, le=1)] = 0.85
+    """Part of an operation's agreement that is left at the nearest voxel of its map."""
 
 
 class AtomSpec(_Part):
@@ -342,6 +344,8 @@ class AtomSpec(_Part):
     """Displacement parameter of all atoms before refinement."""
     rounds: PositiveInt = 3
     """Most rounds of atoms, refinement and a map with the refined phases."""
+    gain_pct: NonNegativeFloat = 0.05
+    """A further round must lower R(all) by this."""
 
 
 class SolveSpec(_Part):

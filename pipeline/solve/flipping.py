@@ -35,9 +35,9 @@ class Amplitudes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Phased:
-    """F : (n,) of Amplitudes.hkl.  r : sum | |F| - |G| | / sum |F| of each cycle.  skewness : of the density."""
+    """f : (n,) F of Amplitudes.hkl.  r : sum | |F| - |G| | / sum |F| of each cycle.  skewness : of the density."""
 
-    F: Complex
+    f: Complex
     r: Array
     skewness: float
 

@@ -153,7 +153,7 @@ def candidates(laue: tuple[tuple[int, ...], ...]) -> tuple[Candidate, ...]:
 def _best_origin(candidate: Candidate, maps: Maps, spec: SymmetrySpec) -> tuple[Array, float] | None:
     """Origin (3,) and mean agreement of the rotations; None where one of them cannot agree at all."""
     best = maps.best
-    if any(best[maps.index(r)] < spec.min_agreement for r in candidate.rotations):
+    if any(best[maps.index(r)] < spec.grid_loss * spec.min_agreement for r in candidate.rotations):
         return None
     identity = np.eye(3, dtype=np.int64)
     if maps.at(identity, candidate.centring).min() < spec.min_agreement:

@@ -1,0 +1,206 @@
+"""Several starts of charge flipping, the symmetry of each, structures of the best, refined and ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nanoed.pipeline.refine.kinematical import refine_kinematical
+from nanoed.pipeline.refine.result import Refinement
+from nanoed.pipeline.solve.atoms import (
+    Kind,
+    assign,
+    contrast,
+    crystal_of,
+    density,
+    find_peaks,
+    formula_units,
+    kinds,
+)
+from nanoed.pipeline.solve.data import Intensities
+from nanoed.pipeline.solve.flipping import Amplitudes, amplitudes, flip
+from nanoed.pipeline.solve.symmetry import Candidate, Symmetry, agreement_maps, averaged, find_symmetry
+from nanoed.pipeline.spec import SolveSpec
+from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.errors import ConvergenceError, InputError
+from nanoed.sim.physics.scattering import structure_factors
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+Complex = NDArray[np.complex128]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """One random start: its threshold, R and skewness at the end, phased F (n,), and its symmetry if it has one."""
+
+    number: int
+    threshold: float
+    r: float
+    skewness: float
+    f: Complex
+    symmetry: Symmetry | None
+
+    @property
+    def agreement(self) -> float:
+        return float(self.symmetry.agreement.mean()) if self.symmetry is not None else 0.0
+
+    @property
+    def order(self) -> int:
+        return self.symmetry.candidate.order if self.symmetry is not None else 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Structure:
+    """A start made a structure: its refinement, formula units per cell, contrast of its peaks, density."""
+
+    start: Start
+    refinement: Refinement
+    units: int
+    contrast: float
+    density: Array
+
+    @property
+    def r_all_pct(self) -> float:
+        return float(self.refinement.statistics["r_all_pct"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """The best structure.  starts : a table of all starts, best first."""
+
+    best: Structure
+    starts: pd.DataFrame
+
+    @property
+    def crystal(self) -> Crystal:
+        return self.best.refinement.crystal
+
+
+def solve(
+    data: Intensities, spec: SolveSpec, workers: int = 1, progress: Progress | None = None
+) -> Solution:
+    """Solve a structure from merged intensities; same data and spec, same answer, whatever the workers.
+
+    Raises InputError for a composition that cannot be used, ConvergenceError where no start is a solution.
+    """
+    wanted = kinds(spec)
+    hkl, modulus = data.expanded(spec.d_star_max)
+    if len(hkl) < 2:
+        raise InputError("no reflections inside the limit", field="d_star_max", value=spec.d_star_max)
+    grid = amplitudes(hkl, modulus, spec.flipping)
+    starts: list[Start] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for start in pool.map(lambda number: _start(number, grid, data, spec), range(spec.starts)):
+            starts.append(start)
+            if progress is not None:
+                progress("charge flipping", len(starts), spec.starts)
+        ranked = sorted(starts, key=lambda s: (-s.order, -s.agreement, s.number))
+        tried = [s for s in ranked if s.symmetry is not None][: spec.solutions]
+        structures = list(pool.map(lambda s: _structure(s, hkl, data, wanted, spec), tried))
+    table = _table(ranked, {s.number: result for s, result in zip(tried, structures, strict=True)})
+    found = [s for s in structures if isinstance(s, Structure)]
+    found.sort(key=lambda s: (s.r_all_pct, s.start.number))
+    if not found or found[0].r_all_pct > spec.max_r_pct:
+        raise ConvergenceError(_advice(table, spec))
+    return Solution(found[0], table)
+
+
+def _start(number: int, grid: Amplitudes, data: Intensities, spec: SolveSpec) -> Start:
+    threshold = spec.flipping.thresholds[number % len(spec.flipping.thresholds)]
+    phased = flip(grid, threshold, spec.flipping, np.random.default_rng([spec.seed, number]))
+    maps = agreement_maps(grid.hkl, phased.f, data.rotations)
+    symmetry = find_symmetry(grid.hkl, phased.f, maps, spec.symmetry)
+    return Start(number, threshold, float(phased.r[-1]), phased.skewness, phased.f, symmetry)
+
+
+def _structure(
+    start: Start, hkl: Index, data: Intensities, wanted: tuple[Kind, ...], spec: SolveSpec
+) -> Structure | str:
+    """The start as a refined structure, or why it is none; later rounds take the phases of the refined model."""
+    assert start.symmetry is not None
+    f, best, reason = averaged(hkl, start.f, start.symmetry), None, ""
+    for _ in range(spec.atoms.rounds):
+        try:
+            found = _refined(start, start.symmetry.candidate, hkl, f, data, wanted, spec)
+        except (ConvergenceError, InputError, np.linalg.LinAlgError) as error:
+            reason = str(error)
+            break
+        if best is not None and found.r_all_pct >= best.r_all_pct - spec.atoms.gain_pct:
+            break
+        best = found
+        model = structure_factors(found.refinement.crystal, hkl, spec.refine.factors)
+        f = np.abs(f) * model / np.maximum(np.abs(model), 1e-300)
+    return best if best is not None else reason
+
+
+def _refined(
+    start: Start,
+    group: Candidate,
+    hkl: Index,
+    f: Complex,
+    data: Intensities,
+    wanted: tuple[Kind, ...],
+    spec: SolveSpec,
+) -> Structure:
+    """Peaks of F (n,), atoms, kinematical refinement. Raises ConvergenceError where peaks do not make the formula."""
+    rho = density(hkl, f, data.cell, spec.atoms.spacing_A)
+    choices = formula_units(wanted, data.cell, spec.atoms)
+    most = int(2 * max(choices) * sum(kind.count for kind in wanted))
+    peaks = find_peaks(rho, group, data.cell, spec.atoms, most)
+    made = []
+    for units in choices:
+        chosen = assign(peaks, wanted, units)
+        if chosen is not None:
+            made.append((contrast(peaks, chosen), units, chosen))
+    if not made:
+        raise ConvergenceError("the peaks do not make the composition")
+    clear, units, chosen = max(made, key=lambda row: row[0])
+    model = crystal_of(peaks, chosen, group.spacegroup, data.cell, spec.atoms.u_iso_A2)
+    refinement = refine_kinematical(data.reflections, model, spec.refine)
+    return Structure(start, refinement, units, clear, rho)
+
+
+def _table(ranked: list[Start], structures: dict[int, Structure | str]) -> pd.DataFrame:
+    """One row per start, in the order of rank."""
+    rows = []
+    for start in ranked:
+        result = structures.get(start.number)
+        made = result if isinstance(result, Structure) else None
+        reason = result if isinstance(result, str) else ""
+        rows.append(
+            {
+                "start": start.number,
+                "threshold": start.threshold,
+                "r_flipping": start.r,
+                "skewness": start.skewness,
+                "spacegroup": start.symmetry.candidate.spacegroup if start.symmetry is not None else "",
+                "agreement": start.agreement,
+                "min_agreement": float(start.symmetry.agreement.min()) if start.symmetry is not None else 0.0,
+                "r_all_pct": made.r_all_pct if made is not None else float("nan"),
+                "contrast": made.contrast if made is not None else float("nan"),
+                "message": reason,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _advice(table: pd.DataFrame, spec: SolveSpec) -> str:
+    symmetric = int((table["spacegroup"] != "").sum())
+    lowest = table["r_all_pct"].min()
+    if symmetric == 0:
+        found = f"none of {len(table)} starts gave a density with the symmetry of the Laue class"
+        hint = "try more starts or cycles, another seed, or a lower Laue class"
+    elif np.isnan(lowest):
+        found = f"{symmetric} of {len(table)} densities are symmetric, and none gave atoms ({table['message'].iloc[0]})"
+        hint = "check the composition, or give atoms.formula_units"
+    else:
+        found = f"the best structure has R(all) {lowest:.1f} %, above max_r_pct = {spec.max_r_pct:g}"
+        hint = "try more starts or cycles, another seed, or check cell and composition"
+    return f"no solution: {found}; {hint}"
