@@ -323,6 +323,8 @@ class SymmetrySpec(_Part):
     """Groups whose origin is refined before none is said to agree."""
     grid_loss: Annotated[float, Field(gt=0, le=1)] = 0.85
     """Part of an operation's agreement that is left at the nearest voxel of its map."""
+    r_tolerance: Annotated[float, Field(ge=1)] = 1.25
+    """The structure of highest symmetry among those with R(all) within this of the lowest is the solution."""
 
 
 class AtomSpec(_Part):

@@ -179,11 +179,9 @@ def _maxima(rho: Array) -> list[tuple[Array, float]]:
 
 def _distinct(points: Array, metric: Array) -> Array:
     """Points (m, 3) without those that fall on an earlier one."""
-    kept: list[Array] = []
-    for point in points:
-        if _nearest(point, np.array(kept).reshape(-1, 3), metric) > 1e-3:
-            kept.append(point)
-    return np.array(kept)
+    d = points[:, None] - points[None]
+    same = np.linalg.norm((d - np.rint(d)) @ metric.T, axis=2) < 1e-3
+    return points[~np.tril(same, -1).any(axis=1)]
 
 
 def _nearest(x: Array, points: Array, metric: Array, rank: int = 0) -> float:

@@ -24,7 +24,7 @@ from nanoed.pipeline.solve.atoms import (
 )
 from nanoed.pipeline.solve.data import Intensities
 from nanoed.pipeline.solve.flipping import Amplitudes, amplitudes, flip
-from nanoed.pipeline.solve.symmetry import Candidate, Symmetry, agreement_maps, averaged, find_symmetry
+from nanoed.pipeline.solve.symmetry import Symmetry, agreement_maps, averaged, find_symmetry
 from nanoed.pipeline.spec import SolveSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import ConvergenceError, InputError
@@ -38,22 +38,17 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """One random start: its threshold, R and skewness at the end, phased F (n,), and its symmetry if it has one."""
+    """One random start: its threshold, R and skewness at the end, phased F (n,).
+
+    laue_agreement : mean over the rotations of the Laue group of their agreement at the best translation.
+    """
 
     number: int
     threshold: float
     r: float
     skewness: float
     f: Complex
-    symmetry: Symmetry | None
-
-    @property
-    def agreement(self) -> float:
-        return float(self.symmetry.agreement.mean()) if self.symmetry is not None else 0.0
-
-    @property
-    def order(self) -> int:
-        return self.symmetry.candidate.order if self.symmetry is not None else 0
+    laue_agreement: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +56,7 @@ class Structure:
     """A start made a structure: its refinement, formula units per cell, contrast of its peaks, density."""
 
     start: Start
+    symmetry: Symmetry
     refinement: Refinement
     units: int
     contrast: float
@@ -69,6 +65,16 @@ class Structure:
     @property
     def r_all_pct(self) -> float:
         return float(self.refinement.statistics["r_all_pct"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """What became of a start: its symmetry and structure as far as there are any, else why not."""
+
+    start: Start
+    symmetry: Symmetry | None
+    structure: Structure | None
+    message: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,12 +107,17 @@ def solve(
             starts.append(start)
             if progress is not None:
                 progress("charge flipping", len(starts), spec.starts)
-        ranked = sorted(starts, key=lambda s: (-s.order, -s.agreement, s.number))
-        tried = [s for s in ranked if s.symmetry is not None][: spec.solutions]
-        structures = list(pool.map(lambda s: _structure(s, hkl, data, wanted, spec), tried))
-    table = _table(ranked, {s.number: result for s, result in zip(tried, structures, strict=True)})
-    found = [s for s in structures if isinstance(s, Structure)]
-    found.sort(key=lambda s: (s.r_all_pct, s.start.number))
+        ranked = sorted(starts, key=lambda s: (-s.laue_agreement, s.number))
+        attempts: list[Attempt] = []
+        for attempt in pool.map(lambda s: _attempt(s, hkl, data, wanted, spec), ranked[: spec.solutions]):
+            attempts.append(attempt)
+            if progress is not None:
+                progress("structures", len(attempts), min(spec.solutions, spec.starts))
+    table = _table(ranked, attempts)
+    found = [a.structure for a in attempts if a.structure is not None]
+    best = min((s.r_all_pct for s in found), default=np.inf)
+    found = [s for s in found if s.r_all_pct <= spec.symmetry.r_tolerance * best]
+    found.sort(key=lambda s: (-s.symmetry.candidate.order, s.r_all_pct, s.start.number))
     if not found or found[0].r_all_pct > spec.max_r_pct:
         raise ConvergenceError(_advice(table, spec))
     return Solution(found[0], table)
@@ -116,33 +127,35 @@ def _start(number: int, grid: Amplitudes, data: Intensities, spec: SolveSpec) ->
     threshold = spec.flipping.thresholds[number % len(spec.flipping.thresholds)]
     phased = flip(grid, threshold, spec.flipping, np.random.default_rng([spec.seed, number]))
     maps = agreement_maps(grid.hkl, phased.f, data.rotations)
-    symmetry = find_symmetry(grid.hkl, phased.f, maps, spec.symmetry)
-    return Start(number, threshold, float(phased.r[-1]), phased.skewness, phased.f, symmetry)
+    laue_agreement = float(maps.best.mean())
+    return Start(number, threshold, float(phased.r[-1]), phased.skewness, phased.f, laue_agreement)
 
 
-def _structure(
+def _attempt(
     start: Start, hkl: Index, data: Intensities, wanted: tuple[Kind, ...], spec: SolveSpec
-) -> Structure | str:
+) -> Attempt:
     """The start as a refined structure, or why it is none; later rounds take the phases of the refined model."""
-    assert start.symmetry is not None
-    f, best, reason = averaged(hkl, start.f, start.symmetry), None, ""
+    maps = agreement_maps(hkl, start.f, data.rotations)
+    symmetry = find_symmetry(hkl, start.f, maps, spec.symmetry)
+    if symmetry is None:
+        return Attempt(start, None, None, "no space group of the Laue class agrees with the density")
+    f, best = averaged(hkl, start.f, symmetry), None
     for _ in range(spec.atoms.rounds):
         try:
-            found = _refined(start, start.symmetry.candidate, hkl, f, data, wanted, spec)
+            found = _refined(start, symmetry, hkl, f, data, wanted, spec)
         except (ConvergenceError, InputError, np.linalg.LinAlgError) as error:
-            reason = str(error)
-            break
+            return Attempt(start, symmetry, best, str(error) if best is None else "")
         if best is not None and found.r_all_pct >= best.r_all_pct - spec.atoms.gain_pct:
             break
         best = found
         model = structure_factors(found.refinement.crystal, hkl, spec.refine.factors)
         f = np.abs(f) * model / np.maximum(np.abs(model), 1e-300)
-    return best if best is not None else reason
+    return Attempt(start, symmetry, best, "")
 
 
 def _refined(
     start: Start,
-    group: Candidate,
+    symmetry: Symmetry,
     hkl: Index,
     f: Complex,
     data: Intensities,
@@ -150,9 +163,9 @@ def _refined(
     spec: SolveSpec,
 ) -> Structure:
     """Peaks of F (n,), atoms, kinematical refinement. Raises ConvergenceError where peaks do not make the formula."""
-    rho = density(hkl, f, data.cell, spec.atoms.spacing_A)
+    group, rho = symmetry.candidate, density(hkl, f, data.cell, spec.atoms.spacing_A)
     choices = formula_units(wanted, data.cell, spec.atoms)
-    most = int(2 * max(choices) * sum(kind.count for kind in wanted))
+    most = int(1.25 * max(choices) * sum(kind.count for kind in wanted))
     peaks = find_peaks(rho, group, data.cell, spec.atoms, most)
     made = []
     for units in choices:
@@ -164,28 +177,29 @@ def _refined(
     clear, units, chosen = max(made, key=lambda row: row[0])
     model = crystal_of(peaks, chosen, group.spacegroup, data.cell, spec.atoms.u_iso_A2)
     refinement = refine_kinematical(data.reflections, model, spec.refine)
-    return Structure(start, refinement, units, clear, rho)
+    return Structure(start, symmetry, refinement, units, clear, rho)
 
 
-def _table(ranked: list[Start], structures: dict[int, Structure | str]) -> pd.DataFrame:
+def _table(ranked: list[Start], attempts: list[Attempt]) -> pd.DataFrame:
     """One row per start, in the order of rank."""
+    by_number = {attempt.start.number: attempt for attempt in attempts}
     rows = []
     for start in ranked:
-        result = structures.get(start.number)
-        made = result if isinstance(result, Structure) else None
-        reason = result if isinstance(result, str) else ""
+        attempt = by_number.get(start.number, Attempt(start, None, None, "not among the best"))
+        symmetry, made = attempt.symmetry, attempt.structure
         rows.append(
             {
                 "start": start.number,
                 "threshold": start.threshold,
                 "r_flipping": start.r,
                 "skewness": start.skewness,
-                "spacegroup": start.symmetry.candidate.spacegroup if start.symmetry is not None else "",
-                "agreement": start.agreement,
-                "min_agreement": float(start.symmetry.agreement.min()) if start.symmetry is not None else 0.0,
-                "r_all_pct": made.r_all_pct if made is not None else float("nan"),
-                "contrast": made.contrast if made is not None else float("nan"),
-                "message": reason,
+                "laue_agreement": start.laue_agreement,
+                "spacegroup": symmetry.candidate.spacegroup if symmetry else "",
+                "min_agreement": float(symmetry.agreement.min()) if symmetry else np.nan,
+                "mean_agreement": float(symmetry.agreement.mean()) if symmetry else np.nan,
+                "r_all_pct": made.r_all_pct if made else np.nan,
+                "contrast": made.contrast if made else np.nan,
+                "message": attempt.message,
             }
         )
     return pd.DataFrame(rows)
@@ -195,10 +209,11 @@ def _advice(table: pd.DataFrame, spec: SolveSpec) -> str:
     symmetric = int((table["spacegroup"] != "").sum())
     lowest = table["r_all_pct"].min()
     if symmetric == 0:
-        found = f"none of {len(table)} starts gave a density with the symmetry of the Laue class"
+        found = f"no density of {len(table)} starts has the symmetry of a space group of the Laue class"
         hint = "try more starts or cycles, another seed, or a lower Laue class"
     elif np.isnan(lowest):
-        found = f"{symmetric} of {len(table)} densities are symmetric, and none gave atoms ({table['message'].iloc[0]})"
+        why = table.loc[table["spacegroup"] != "", "message"].iloc[0]
+        found = f"{symmetric} of {min(spec.solutions, len(table))} densities are symmetric, none gave atoms ({why})"
         hint = "check the composition, or give atoms.formula_units"
     else:
         found = f"the best structure has R(all) {lowest:.1f} %, above max_r_pct = {spec.max_r_pct:g}"

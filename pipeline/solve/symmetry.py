@@ -28,9 +28,13 @@ INVERSION = -np.eye(3, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A space-group setting: operations x -> R x + w without centring, and its centring vectors."""
+    """A space-group setting: operations x -> R x + w without centring, and its centring vectors.
+
+    which : place of each rotation in the list of the Laue group.  preference : the lower, the more usual.
+    """
 
     spacegroup: str
+    which: tuple[int, ...]
     rotations: Index
     translations: Array
     centring: Array
@@ -41,8 +45,10 @@ class Candidate:
         return len(self.rotations) * len(self.centring)
 
     @property
-    def centric(self) -> bool:
-        return any(np.array_equal(r, INVERSION) for r in self.rotations)
+    def inversion(self) -> int | None:
+        """Place of the inversion among the rotations."""
+        found = np.nonzero((self.rotations == INVERSION).all(axis=(1, 2)))[0]
+        return int(found[0]) if len(found) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,15 +75,15 @@ class Maps:
         """(k,) agreement of each rotation at its best translation."""
         return self.values.reshape(len(self.values), -1).max(axis=1)
 
-    def at(self, rotation: Index, translations: Array) -> Array:
+    def at(self, which: int, translations: Array) -> Array:
         """(m,) agreement of one rotation at translations (m, 3), between voxels by cubic splines."""
-        shape = np.array(self.values.shape[1:])
-        which = self.index(rotation)
-        where = (translations * shape).T
+        where = (translations * np.array(self.values.shape[1:])).T
         return map_coordinates(self.splines[which], where, order=3, mode="grid-wrap", prefilter=False)
 
-    def index(self, rotation: Index) -> int:
-        return int(np.nonzero((self.rotations == rotation).all(axis=(1, 2)))[0][0])
+    def near(self, which: int, translations: Array) -> Array:
+        """(m,) agreement of one rotation at the voxels nearest to translations (m, 3)."""
+        shape = np.array(self.values.shape[1:])
+        return np.asarray(self.values[which][tuple((np.rint(translations * shape).astype(int) % shape).T)])
 
 
 def agreement_maps(hkl: Index, f: Complex, rotations: Index) -> Maps:
@@ -105,18 +111,18 @@ def find_symmetry(hkl: Index, f: Complex, maps: Maps, spec: SymmetrySpec) -> Sym
 
     Of groups of one order the best on average; equal descriptions of one group are told by `preference`.
     """
-    keys = tuple(sorted(tuple(int(x) for x in r.ravel()) for r in maps.rotations))
-    scored = []
-    for candidate in candidates(keys):
-        found = _best_origin(candidate, maps, spec)
-        if found is not None:
-            origin, mean = found
-            scored.append((-candidate.order, -round(mean, 3), candidate.preference, candidate, origin))
-    scored.sort(key=lambda row: row[:3])
-    for _, _, _, candidate, origin in scored[: spec.tried_groups]:
-        symmetry = _refined(candidate, origin, hkl, f)
-        if symmetry.agreement.min() >= spec.min_agreement:
-            return symmetry
+    groups = candidates(tuple(tuple(int(x) for x in r.ravel()) for r in maps.rotations))
+    best = maps.best
+    for order in sorted({group.order for group in groups}, reverse=True):
+        scored = []
+        for group in (g for g in groups if g.order == order):
+            if best[list(group.which)].min() >= spec.grid_loss * spec.min_agreement:
+                origin, mean = _best_origin(group, maps)
+                scored.append((-round(mean, 3), group.preference, group, origin))
+        for _, _, group, origin in sorted(scored, key=lambda row: row[:2])[: spec.tried_groups]:
+            symmetry = _refined(group, origin, hkl, f)
+            if symmetry.agreement.min() >= spec.min_agreement:
+                return symmetry
     return None
 
 
@@ -136,54 +142,43 @@ def averaged(hkl: Index, f: Complex, symmetry: Symmetry) -> Complex:
 @lru_cache(maxsize=16)
 def candidates(laue: tuple[tuple[int, ...], ...]) -> tuple[Candidate, ...]:
     """All tabulated settings of space groups with exactly these matrices (rows of 9) of the Laue group."""
-    wanted, found = set(laue), []
+    place, found = {matrix: i for i, matrix in enumerate(laue)}, []
     for number, group in enumerate(gemmi.spacegroup_table()):
         operations = group.operations()
         rotations = np.array([op.rot for op in operations.sym_ops], np.int64) // gemmi.Op.DEN
         matrices = {tuple(int(x) for x in m.ravel()) for r in rotations for m in (r, -r)}
-        if matrices != wanted:
+        if matrices != set(place):
             continue
+        which = tuple(place[tuple(int(x) for x in r.ravel())] for r in rotations)
         translations = np.array([op.tran for op in operations.sym_ops]) / gemmi.Op.DEN
         centring = np.array(operations.cen_ops) / gemmi.Op.DEN
         preference = number + (1000 if group.ext == "1" else 0)
-        found.append(Candidate(str(group.xhm()), rotations, translations, centring, preference))
+        found.append(Candidate(str(group.xhm()), which, rotations, translations, centring, preference))
     return tuple(found)
 
 
-def _best_origin(candidate: Candidate, maps: Maps, spec: SymmetrySpec) -> tuple[Array, float] | None:
-    """Origin (3,) and mean agreement of the rotations; None where one of them cannot agree at all."""
-    best = maps.best
-    if any(best[maps.index(r)] < spec.grid_loss * spec.min_agreement for r in candidate.rotations):
-        return None
+def _best_origin(group: Candidate, maps: Maps) -> tuple[Array, float]:
+    """Origin (3,) in the density and mean agreement of the group's operations about it, centring included."""
     identity = np.eye(3, dtype=np.int64)
-    if maps.at(identity, candidate.centring).min() < spec.min_agreement:
-        return None
-    origins = _centres(candidate, maps) if candidate.centric else _grid(maps)
-    total = np.zeros(len(origins))
-    others = [i for i, r in enumerate(candidate.rotations) if not np.array_equal(r, identity)]
-    for i in others:
-        rotation, w = candidate.rotations[i], candidate.translations[i]
-        translations = w + origins @ (identity - rotation).T
-        if candidate.centric:
-            total += maps.at(rotation, translations)
-        else:
-            shape = np.array(maps.values.shape[1:])
-            total += maps.values[maps.index(rotation)][tuple((np.rint(translations * shape).astype(int) % shape).T)]
-    if not others:
-        return np.zeros(3), 1.0
+    same = int(np.nonzero((maps.rotations == identity).all(axis=(1, 2)))[0][0])
+    origins = _grid(maps) if group.inversion is None else _centres(group, maps)
+    total = np.full(len(origins), maps.at(same, group.centring).sum())
+    for which, rotation, w in zip(group.which, group.rotations, group.translations, strict=True):
+        if which != same:
+            translations = w + origins @ (identity - rotation).T
+            total += (maps.near if group.inversion is None else maps.at)(which, translations)
     top = int(total.argmax())
-    return origins[top], float(total[top] / len(others))
+    return origins[top], float(total[top] / (len(group.rotations) - 1 + len(group.centring)))
 
 
-def _centres(candidate: Candidate, maps: Maps) -> Array:
-    """Origins that put the candidate's inversion onto the density's: 8 per centring vector."""
-    where = maps.values[maps.index(INVERSION)]
+def _centres(group: Candidate, maps: Maps) -> Array:
+    """Origins that put the group's inversion onto the density's: 8 per centring vector."""
+    assert group.inversion is not None
+    where = maps.values[group.which[group.inversion]]
     peak = np.array(np.unravel_index(where.argmax(), where.shape)) / np.array(where.shape)
-    own = next(
-        w for r, w in zip(candidate.rotations, candidate.translations, strict=True) if np.array_equal(r, INVERSION)
-    )
     halves = np.stack(np.meshgrid(*[[0.0, 0.5]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    return (((peak + candidate.centring - own) / 2)[:, None] + halves).reshape(-1, 3)
+    centres = (peak + group.centring - group.translations[group.inversion]) / 2
+    return (centres[:, None] + halves).reshape(-1, 3)
 
 
 def _grid(maps: Maps) -> Array:
