@@ -306,8 +306,9 @@ class FlippingSpec(_Part):
     """Cycles of one start (E2: 300)."""
     polish_cycles: PositiveInt = 8
     """Last cycles, in which weak density is removed instead of flipped (E1: 5-10)."""
-    thresholds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.1, 1.0, 1.2)
-    """delta in standard deviations of the density (E1: 1.0-1.3); successive starts take one after the other."""
+    thresholds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.1, 0.8, 1.0, 0.6)
+    """delta in standard deviations of the density; successive starts take one after the other. Heavy atoms want
+    1.0-1.3 (E1); pairs of equal atoms, false and stable, are seldom reached from below 1."""
     weak_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Part of the reflections treated as weak: modulus kept, phase turned by a quarter (E1: 0.2)."""
     oversampling: Annotated[float, Field(ge=1)] = 1.0
@@ -357,7 +358,8 @@ class SolveSpec(_Part):
     shared : elements that share sites in the ratio of the composition, for instance [["Mg", "Ti"]].
     laue : Laue class of the data; None: that in which they were merged.
     d_star_max : resolution limit, 1/Å.
-    seed : random phases follow from it.  starts : random starts.  solutions : best of them that become structures.
+    seed : random phases follow from it.  starts : random starts.  solutions : structures that are enough; densities
+        are made structures from the most symmetric on until there are so many.
     max_r_pct : R(all) of the kinematical refinement above which a structure is no solution; dynamical effects
         leave 10-30 (B), a wrong structure 45 and more.
     refine : the kinematical refinement.
@@ -369,7 +371,7 @@ class SolveSpec(_Part):
     d_star_max: PositiveFloat = 1.4
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     starts: PositiveInt = 24
-    solutions: PositiveInt = 6
+    solutions: PositiveInt = 4
     max_r_pct: PositiveFloat = 40.0
     flipping: FlippingSpec = FlippingSpec()
     symmetry: SymmetrySpec = SymmetrySpec()

@@ -109,10 +109,13 @@ def solve(
                 progress("charge flipping", len(starts), spec.starts)
         ranked = sorted(starts, key=lambda s: (-s.laue_agreement, s.number))
         attempts: list[Attempt] = []
-        for attempt in pool.map(lambda s: _attempt(s, hkl, data, wanted, spec), ranked[: spec.solutions]):
-            attempts.append(attempt)
+        for first in range(0, len(ranked), spec.solutions):
+            batch = ranked[first : first + spec.solutions]
+            attempts += pool.map(lambda s: _attempt(s, hkl, data, wanted, spec), batch)
             if progress is not None:
-                progress("structures", len(attempts), min(spec.solutions, spec.starts))
+                progress("structures", len(attempts), len(ranked))
+            if sum(_accepted(attempt, spec) for attempt in attempts) >= spec.solutions:
+                break
     table = _table(ranked, attempts)
     found = [a.structure for a in attempts if a.structure is not None]
     best = min((s.r_all_pct for s in found), default=np.inf)
@@ -151,6 +154,10 @@ def _attempt(
         model = structure_factors(found.refinement.crystal, hkl, spec.refine.factors)
         f = np.abs(f) * model / np.maximum(np.abs(model), 1e-300)
     return Attempt(start, symmetry, best, "")
+
+
+def _accepted(attempt: Attempt, spec: SolveSpec) -> bool:
+    return attempt.structure is not None and attempt.structure.r_all_pct <= spec.max_r_pct
 
 
 def _refined(
@@ -213,7 +220,7 @@ def _advice(table: pd.DataFrame, spec: SolveSpec) -> str:
         hint = "try more starts or cycles, another seed, or a lower Laue class"
     elif np.isnan(lowest):
         why = table.loc[table["spacegroup"] != "", "message"].iloc[0]
-        found = f"{symmetric} of {min(spec.solutions, len(table))} densities are symmetric, none gave atoms ({why})"
+        found = f"{symmetric} of {len(table)} densities are symmetric, none gave atoms ({why})"
         hint = "check the composition, or give atoms.formula_units"
     else:
         found = f"the best structure has R(all) {lowest:.1f} %, above max_r_pct = {spec.max_r_pct:g}"
