@@ -318,7 +318,7 @@ class FlippingSpec(_Part):
 class SymmetrySpec(_Part):
     """Symmetry of the density (E1)."""
 
-    min_agreement: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    min_agreement: Annotated[float, Field(gt=0, lt=1)] = 0.7
     """Smallest agreement of an operation of the group (E1: 0.87-0.98 in correct solutions)."""
     tried_groups: PositiveInt = 6
     """Groups whose origin is refined before none is said to agree."""

@@ -17,7 +17,11 @@ from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.output import write_refinement
 from nanoed.pipeline.refine.result import Refinement
-from nanoed.pipeline.spec import ReduceSpec, RefineSpec
+from nanoed.pipeline.solve.data import read_intensities
+from nanoed.pipeline.solve.output import write_solution
+from nanoed.pipeline.solve.solve import Solution
+from nanoed.pipeline.solve.solve import solve as solve_intensities
+from nanoed.pipeline.spec import ReduceSpec, RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import ConvergenceError
 
@@ -120,6 +124,16 @@ def refine(
     if method == "kinematical":
         return refine_kinematical(read_hkl(_file(reduced, "merged.hkl")), model, spec)
     return refine_dynamical(read_cif_pets(_file(reduced, "frames.cif_pets")), model, spec, workers, progress)
+
+
+def solve(
+    reduced: Path, spec: SolveSpec, out_dir: Path, workers: int = 1, progress: Progress | None = None
+) -> Solution:
+    """Solve the structure of a folder of reduced data, or of a .hkl beside its .ins, and write it."""
+    data = read_intensities(reduced, spec)
+    solution = solve_intensities(data, spec, workers, progress)
+    write_solution(solution, data, spec, out_dir)
+    return solution
 
 
 def _file(reduced: Path, name: str) -> Path:
