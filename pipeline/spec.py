@@ -362,7 +362,7 @@ class SolveSpec(_Part):
         are made structures from the most symmetric on until there are so many.
     max_r_pct : R(all) of the kinematical refinement above which a structure is no solution; dynamical effects
         leave 10-30 (B), a wrong structure 45 and more.
-    refine : the kinematical refinement.
+    factors : table of scattering factors of the kinematical refinement.
     """
 
     composition: str = ""
@@ -376,4 +376,4 @@ class SolveSpec(_Part):
     flipping: FlippingSpec = FlippingSpec()
     symmetry: SymmetrySpec = SymmetrySpec()
     atoms: AtomSpec = AtomSpec()
-    refine: RefineSpec = RefineSpec()
+    factors: Literal["peng", "lobato", "kirkland"] = "peng"

@@ -51,7 +51,7 @@ class Analysis:
 def analyse(
     data_dir: Path,
     reduce_spec: ReduceSpec,
-    start: Crystal,
+    start: Crystal | SolveSpec,
     refine_spec: RefineSpec,
     methods: Iterable[str],
     out_dir: Path,
@@ -60,7 +60,8 @@ def analyse(
 ) -> Analysis:
     """Reduce `data_dir` into `out_dir/reduced` and refine `start` by every method into `out_dir/refined`.
 
-    The start model takes the reduced cell. A stage that fails becomes the outcome of the methods that needed
+    The start model takes the reduced cell; a SolveSpec in its place has the structure solved from the reduced
+    data, into `out_dir/solved`. A stage that fails becomes the outcome of the methods that needed
     it; only a full or forbidden disk ends the run.
     """
     began = perf_counter()
@@ -72,6 +73,16 @@ def analyse(
         lost = tuple(_failure(method, error, "reduction") for method in methods)
         return Analysis(None, lost, {"reduce": perf_counter() - began})
     seconds = {"reduce": perf_counter() - began}
+    if isinstance(start, SolveSpec):
+        began = perf_counter()
+        try:
+            start = solve(out_dir / "reduced", start, out_dir / "solved", workers, progress).crystal
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            lost = tuple(_failure(method, error, "solution") for method in methods)
+            return Analysis(reduction, lost, seconds | {"solve": perf_counter() - began})
+        seconds["solve"] = perf_counter() - began
     model = replace(start, cell=reduction.geometry.cell)
     outcomes = []
     for method in methods:

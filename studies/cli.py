@@ -231,7 +231,8 @@ def reduce(
 @app.command("solve")
 def solve_(
     reduced: Annotated[
-        Path, typer.Argument(metavar="REDUCED", help="Folder of reduced data, or a .hkl file beside its .ins.")
+        Path,
+        typer.Argument(metavar="REDUCED", help="Folder of reduced data, or a .hkl file beside its .ins."),
     ],
     out: Out,
     composition: Annotated[

@@ -48,13 +48,17 @@ def kinds(spec: SolveSpec) -> tuple[Kind, ...]:
     """The kinds of sites of `spec.composition`, heaviest first, without hydrogen. Raises InputError."""
     formula = {name: n for name, n in parse_formula(spec.composition).items() if name not in ("H", "D")}
     if not formula:
-        raise InputError("nothing to look for", field="composition", value=spec.composition, allowed="such as TiO2")
+        raise InputError(
+            "nothing to look for", field="composition", value=spec.composition, allowed="such as TiO2"
+        )
     groups = [tuple(group) for group in spec.shared]
     mixed = [name for group in groups for name in group]
     unknown = [name for name in mixed if name not in formula]
     if unknown or len(set(mixed)) != len(mixed):
         allowed = "each once, of " + ", ".join(formula)
-        raise InputError("elements that cannot share sites", field="shared", value=str(spec.shared), allowed=allowed)
+        raise InputError(
+            "elements that cannot share sites", field="shared", value=str(spec.shared), allowed=allowed
+        )
     groups += [(name,) for name in formula if name not in mixed]
     found = []
     for group in groups:
@@ -92,7 +96,10 @@ def find_peaks(rho: Array, group: Candidate, cell: Cell, spec: AtomSpec, most: i
         own = np.linalg.norm(near @ metric.T, axis=1) < spec.special_A
         x = x + near[own].mean(axis=0)
         orbit = _distinct((rotations @ x + translations) % 1.0, metric)
-        if _nearest(x, atoms, metric) < spec.min_distance_A or _nearest(x, orbit, metric, 1) < spec.min_distance_A:
+        if (
+            _nearest(x, atoms, metric) < spec.min_distance_A
+            or _nearest(x, orbit, metric, 1) < spec.min_distance_A
+        ):
             continue
         atoms = np.vstack([atoms, orbit])
         sites.append((x % 1.0, height, len(orbit)))

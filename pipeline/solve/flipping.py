@@ -44,7 +44,9 @@ class Phased:
 
 def amplitudes(hkl: Index, modulus: Array, spec: FlippingSpec) -> Amplitudes:
     """Lay out all reflections (n, 3), Friedel mates included, with |F| (n,)."""
-    shape = tuple(next_fast_len(int(np.ceil(spec.oversampling * (2 * m + 1)))) for m in np.abs(hkl).max(axis=0))
+    shape = tuple(
+        next_fast_len(int(np.ceil(spec.oversampling * (2 * m + 1)))) for m in np.abs(hkl).max(axis=0)
+    )
     half = (shape[0], shape[1], shape[2] // 2 + 1)
     grid, measured = np.zeros(half), np.zeros(half, bool)
     stored = hkl[:, 2] >= 0

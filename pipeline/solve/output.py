@@ -22,7 +22,9 @@ def write_solution(solution: Solution, data: Intensities, spec: SolveSpec, out_d
     out.mkdir(parents=True, exist_ok=True)
     write_cif(solution.crystal, out / "solution.cif")
     (out / "solution.inflip").write_text(inflip(data, solution.crystal.spacegroup, spec), encoding="utf-8")
-    (out / "starts.csv").write_text(solution.starts.to_csv(index=False, float_format="%.6g"), encoding="utf-8")
+    (out / "starts.csv").write_text(
+        solution.starts.to_csv(index=False, float_format="%.6g"), encoding="utf-8"
+    )
     record = json.dumps(document(solution, data, spec), indent=1, ensure_ascii=False, allow_nan=False)
     (out / "solve.json").write_text(record + "\n", encoding="utf-8")
     draw(solution, out / "solution.png")

@@ -31,7 +31,10 @@ def draw(solution: Solution, path: str | Path) -> None:
     left, right = figure.subplots(1, 2)
     _structure(left, crystal, plane, first, second)
     _density(right, solution.best.density, plane, view)
-    for axes, title in ((left, f"{crystal.spacegroup}, along {'abc'[view]}"), (right, "density, highest along it")):
+    for axes, title in (
+        (left, f"{crystal.spacegroup}, along {'abc'[view]}"),
+        (right, "density, highest along it"),
+    ):
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) @ plane.T
         axes.add_patch(Polygon(corners.tolist(), fill=False, edgecolor="0.3", linewidth=0.8))
         axes.set(title=title, xlabel="Å", ylabel="Å", aspect="equal")
@@ -54,8 +57,10 @@ def _structure(axes: Axes, crystal: Crystal, plane: NDArray[np.float64], first: 
     for name, colour in zip(names, COLOURS * len(names), strict=False):
         at = xyz[elements == name][:, [first, second]] @ plane.T
         size = 25.0 + 3.0 * gemmi.Element(name).atomic_number
-        axes.scatter(*at.T, s=size, color=colour, edgecolor="white", linewidth=0.5, label=name, alpha=0.9)
-    axes.legend(loc="upper right", fontsize=8)
+        axes.scatter(
+            at[:, 0], at[:, 1], s=size, color=colour, edgecolor="white", linewidth=0.5, label=name, alpha=0.9
+        )
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=len(names), frameon=False)
 
 
 def _density(axes: Axes, rho: NDArray[np.float64], plane: NDArray[np.float64], view: int) -> None:

@@ -25,7 +25,7 @@ from nanoed.pipeline.solve.atoms import (
 from nanoed.pipeline.solve.data import Intensities
 from nanoed.pipeline.solve.flipping import Amplitudes, amplitudes, flip
 from nanoed.pipeline.solve.symmetry import Symmetry, agreement_maps, averaged, find_symmetry
-from nanoed.pipeline.spec import SolveSpec
+from nanoed.pipeline.spec import RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import ConvergenceError, InputError
 from nanoed.sim.physics.scattering import structure_factors
@@ -89,9 +89,7 @@ class Solution:
         return self.best.refinement.crystal
 
 
-def solve(
-    data: Intensities, spec: SolveSpec, workers: int = 1, progress: Progress | None = None
-) -> Solution:
+def solve(data: Intensities, spec: SolveSpec, workers: int = 1, progress: Progress | None = None) -> Solution:
     """Solve a structure from merged intensities; same data and spec, same answer, whatever the workers.
 
     Raises InputError for a composition that cannot be used, ConvergenceError where no start is a solution.
@@ -151,7 +149,7 @@ def _attempt(
         if best is not None and found.r_all_pct >= best.r_all_pct - spec.atoms.gain_pct:
             break
         best = found
-        model = structure_factors(found.refinement.crystal, hkl, spec.refine.factors)
+        model = structure_factors(found.refinement.crystal, hkl, spec.factors)
         f = np.abs(f) * model / np.maximum(np.abs(model), 1e-300)
     return Attempt(start, symmetry, best, "")
 
@@ -183,7 +181,8 @@ def _refined(
         raise ConvergenceError("the peaks do not make the composition")
     clear, units, chosen = max(made, key=lambda row: row[0])
     model = crystal_of(peaks, chosen, group.spacegroup, data.cell, spec.atoms.u_iso_A2)
-    refinement = refine_kinematical(data.reflections, model, spec.refine)
+    least_squares = RefineSpec(factors=spec.factors, d_star_max=spec.d_star_max)
+    refinement = refine_kinematical(data.reflections, model, least_squares)
     return Structure(start, symmetry, refinement, units, clear, rho)
 
 

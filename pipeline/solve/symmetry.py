@@ -196,20 +196,23 @@ def _refined(candidate: Candidate, origin: Array, hkl: Index, f: Complex) -> Sym
     totals = [np.abs(p).sum() for p in products]
 
     def agreement(p: Array) -> Array:
-        shifts = [w + (identity - r) @ p for r, w in zip(candidate.rotations, candidate.translations, strict=True)]
+        shifts = [
+            w + (identity - r) @ p for r, w in zip(candidate.rotations, candidate.translations, strict=True)
+        ]
         waves = (np.exp(-2j * np.pi * (hkl @ t)) for t in shifts)
         sums = [(q * wave).sum().real for q, wave in zip(products, waves, strict=True)]
         return np.array(sums) / np.array(totals)
 
-    step = 0.3 / np.array(lookup.shape)
-    simplex = origin + np.vstack([np.zeros(3), np.diag(step)])
-    fit = minimize(lambda p: -agreement(p).mean(), origin, method="Nelder-Mead",
-                   options={"initial_simplex": simplex, "xatol": 1e-4, "fatol": 1e-5, "maxiter": 120})  # fmt: skip
+    def disagreement(shift: Array) -> float:
+        return -float(agreement(origin + shift).mean())
+
+    fit = minimize(disagreement, np.zeros(3), method="BFGS")
+    place = origin + np.asarray(fit.x)
     power = np.abs(f) ** 2
     centred = [(power * np.cos(2 * np.pi * (hkl @ c))).sum() / power.sum() for c in candidate.centring[1:]]
     names = [_triplet(np.eye(3, dtype=np.int64), c) for c in candidate.centring[1:]]
     names += [_triplet(r, w) for r, w in zip(candidate.rotations, candidate.translations, strict=True)]
-    return Symmetry(candidate, np.asarray(fit.x), tuple(names), np.concatenate([centred, agreement(fit.x)]))
+    return Symmetry(candidate, place, tuple(names), np.concatenate([centred, agreement(place)]))
 
 
 def _triplet(rotation: Index, translation: Array) -> str:
