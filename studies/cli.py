@@ -228,6 +228,45 @@ def reduce(
     (print_json if as_json else print_pairs)(dict(reduction.statistics))
 
 
+@app.command("solve")
+def solve_(
+    reduced: Annotated[
+        Path,
+        typer.Argument(metavar="REDUCED", help="Folder of reduced data, or a .hkl file beside its .ins."),
+    ],
+    out: Out,
+    composition: Annotated[
+        str | None, typer.Option(metavar="FORMULA", help="Formula unit, for instance TiO2.")
+    ] = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    workers: Workers = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Solve the structure by charge flipping -> solution.cif, solution.inflip, solution.png, solve.json.
+
+    Example: nanoed solve reduced --composition TiO2 --out solved
+    """
+    from nanoed.pipeline.solve.output import summary
+    from nanoed.pipeline.spec import SolveSpec
+    from nanoed.sim.physics.errors import ConvergenceError
+    from nanoed.studies.analysis import solve as make
+    from nanoed.studies.console import print_json, print_pairs, say, shown_progress
+    from nanoed.studies.folder import placed
+    from nanoed.studies.settings import settings
+
+    given = [f'composition="{composition}"'] if composition else []
+    spec = settings(SolveSpec, config, [*given, *(overrides or [])])
+    try:
+        with shown_progress() as progress, placed(out, force) as work:
+            solution = make(reduced, spec, work, _workers(workers), progress)
+    except ConvergenceError as error:
+        say(f"nanoed: {error}")
+        raise typer.Exit(1) from None
+    (print_json if as_json else print_pairs)(summary(solution))
+
+
 @app.command()
 def refine(
     reduced: Annotated[
