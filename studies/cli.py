@@ -183,6 +183,7 @@ def simulate(
     Example: nanoed simulate brookite-cnrs-01 --data frames --truth envelope
     """
     from nanoed.sim.simulate import simulate as make
+    from nanoed.sim.simulate import unrelated
     from nanoed.studies.console import shown_progress
     from nanoed.studies.folder import placed
     from nanoed.studies.run import room_bytes
@@ -190,6 +191,7 @@ def simulate(
     chosen = _case(case, overrides)
     crystal = chosen.crystal
     experiment = chosen.experiment.model_copy(update={"structure": crystal.name})
+    unrelated(data, truth)
     room = room_bytes(experiment)
     with (
         shown_progress() as progress,

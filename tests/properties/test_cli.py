@@ -118,6 +118,14 @@ def test_folder_that_holds_something_else(capsys, tmp_path):
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
+@pytest.mark.parametrize(("data", "truth"), [("d", "d"), ("d", "d/t"), ("t/d", "t"), ("d", "link/t")])
+def test_truth_beside_the_data_is_refused_before_anything_is_written(capsys, tmp_path, data, truth):
+    (tmp_path / "link").symlink_to("d")
+    line = refused(capsys, "simulate", MAIN, "--data", tmp_path / data, "--truth", tmp_path / truth)
+    assert "unrelated folders" in line
+    assert os.listdir(tmp_path) == ["link"]
+
+
 def test_output_that_is_a_file(capsys, tmp_path):
     (tmp_path / "out").write_text("")
     assert "not a folder" in refused(capsys, "run", MAIN, "--out", tmp_path / "out")
