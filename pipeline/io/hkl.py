@@ -84,7 +84,7 @@ def write_ins(
     for element in formula:
         numbers = " ".join(f"{x:.4f}" for x in four_gaussians(element))
         atom = gemmi.Element(element)
-        lines.append(f"SFAC {element:<2s} {numbers} 0 0 0 0 =")
+        lines.append(f"SFAC {element:<2s} {numbers} 0 0 0 =")
         lines.append(f"     {atom.covalent_r:.2f} {atom.weight:.3f}")
     if formula:
         lines.append("UNIT " + " ".join(f"{units * n:g}" for n in formula.values()))
