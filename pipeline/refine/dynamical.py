@@ -126,7 +126,8 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
     frames = _frame_table(problem, state, calculated)
     used = table["frame"].isin(frames["frame"][problem.working])
     n_parameters = len(state.values) + len(state.sizes) + int(problem.working.sum())
-    statistics = agreement(table[used], n_parameters, spec.instability)
+    n_tilts = 2 * int(problem.working.sum()) if spec.optimise_orientations else 0
+    statistics = agreement(table[used], n_parameters, spec.instability, n_tilts)
     covariance = covariance * max(statistics["gof"], 1e-300) ** 2
     statistics |= {
         "mr_obs_pct": merged_r_obs_pct(table[used], crystal),
@@ -135,7 +136,7 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
         "s_g_max": spec.s_g_max,
         "rs_g_max": spec.rs_g_max,
         "n_azimuth": int(frames["n_azimuth"].max()),
-        "n_tilts": state.tilts.size if spec.optimise_orientations else 0,
+        "n_tilts": n_tilts,
         "thickness_A": float(frames["thickness_A"].mean()),
     }
     if not used.all():
