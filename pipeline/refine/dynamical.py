@@ -127,7 +127,10 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
     used = table["frame"].isin(frames["frame"][problem.working])
     n_parameters = len(state.values) + len(state.sizes) + int(problem.working.sum())
     statistics = agreement(table[used], n_parameters, spec.instability)
-    covariance = covariance * max(statistics["gof"], 1e-300) ** 2
+    chi2 = sum(
+        cost_of(f, i) for f, i, w in zip(problem.frames, calculated, problem.working, strict=True) if w
+    )
+    covariance = covariance * chi2 / max(int(used.sum()) - n_parameters, 1)
     statistics |= {
         "mr_obs_pct": merged_r_obs_pct(table[used], crystal),
         "max_shift_su": float(history["max_shift_su"].iloc[-1]),
