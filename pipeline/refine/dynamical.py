@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from nanoed.pipeline.io.cif_pets import PetsData
-from nanoed.pipeline.refine.frames import Engine, Frame, check_cells, frames_of
+from nanoed.pipeline.refine.frames import Engine, Frame, cell_warning, check_cells, frames_of
 from nanoed.pipeline.refine.minimise import Fit, gauss_newton, search_tilts
 from nanoed.pipeline.refine.normal import cost_of, scale_of
 from nanoed.pipeline.refine.parameters import Parameters, free_parameters
@@ -154,7 +154,7 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
         frames=frames,
         history=history,
         settings=spec.model_dump(mode="json"),
-        message=f"converged in {len(history)} cycles",
+        message=f"converged in {len(history)} cycles" + cell_warning(data, crystal),
     )
 
 
