@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -95,15 +96,18 @@ def check_refinement(
 
 
 def write_findings(findings: list[Finding], path: Path) -> None:
-    """Write the figures as CSV; rows of data sets that are not among them stay."""
+    """Write the figures as CSV under a line that says how; rows of data sets that are not among them stay."""
     names = ["data", "quantity", "value", "relation", "limit", "source", "met"]
     table = pd.DataFrame([f.cells() for f in findings], columns=names)
     if path.is_file():
-        before = pd.read_csv(path, dtype=str, keep_default_na=False)
+        before = pd.read_csv(path, dtype=str, keep_default_na=False, comment="#")
         table = pd.concat([before[~before["data"].isin(table["data"])], table])
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".part")
-    table.sort_values("data", kind="stable").to_csv(scratch, index=False)
+    text = table.sort_values("data", kind="stable").to_csv(index=False)
+    scratch.write_text(
+        f"# nanoed study check-refinement, nanoed {version('nanoed')}\n{text}", encoding="utf-8"
+    )
     scratch.replace(path)
 
 

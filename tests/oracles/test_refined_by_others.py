@@ -58,7 +58,7 @@ def test_findings_are_kept_by_data_set(tmp_path: Path) -> None:
     path = tmp_path / "check.csv"
     write_findings([Finding("b", "x", 1.0, "<=", 2.0, "s"), Finding("a", "y", 3.0)], path)
     write_findings([Finding("b", "x", 5.0, "<=", 2.0, "s")], path)
-    table = pd.read_csv(path, keep_default_na=False)
+    table = pd.read_csv(path, keep_default_na=False, comment="#")
     assert table["data"].tolist() == ["a", "b"]
     assert table["met"].tolist() == ["", "NO"]
 
