@@ -1,6 +1,6 @@
-"""Diffuse scattering: an amorphous carbon film and inelastic losses, spread around every beam.
+"""Diffuse scattering: an amorphous carbon film, vitreous ice and inelastic losses, spread around every beam.
 
-Both act on each beam as independent random deflections, so thick layers scatter several times and no electron
+All act on each beam as independent random deflections, so thick layers scatter several times and no electron
 is lost: the kernel's transform is exp(-n_el (1 - C) - n_in (1 - L)), n the mean numbers of events, C and L
 the transforms of the single-event distributions.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,26 @@ from nanoed.sim.physics.factors import electron_factor
 
 Array = NDArray[np.float64]
 
-CARBON_DENSITY_G_CM3 = 1.9  # PHYSICS H5
-CARBON_HALOS = ((0.47, 0.07, 0.40), (0.85, 0.09, 0.30))  # centre, width (1/Å), contrast - 1 (PHYSICS H5)
-INELASTIC_MFP_A_200KV = {"carbon": 1500.0, "crystal": 1100.0}  # PHYSICS H5
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """An amorphous layer.
+
+    formula : atoms per unit.  units_per_A3.  halos : centre, width (1/Å), contrast - 1 of the structure factor.
+    inelastic_mfp_A : at 200 kV.
+    """
+
+    formula: tuple[tuple[str, int], ...]
+    units_per_A3: float
+    halos: tuple[tuple[float, float, float], ...]
+    inelastic_mfp_A: float
+
+
+# 1.9 g/cm³, halos and mean free path: PHYSICS H5
+CARBON = Layer((("C", 1),), 1.9 * 0.602214076 / 12.011, ((0.47, 0.07, 0.40), (0.85, 0.09, 0.30)), 1500.0)
+# 0.94 g/cm³; halos at 3.7 and 2.1 Å, contrasts and mean free path: recalled for low-density amorphous ice [G]
+ICE = Layer((("O", 1), ("H", 2)), 0.94 * 0.602214076 / 18.015, ((0.27, 0.03, 1.2), (0.47, 0.06, 0.5)), 2000.0)
+CRYSTAL_INELASTIC_MFP_A = 1100.0  # at 200 kV, oxides (PHYSICS H5)
 PLASMON_LOSS_EV = 25.0  # typical of carbon and oxides
 ELASTIC_LIMIT = 6.0  # 1/Å to which the film's elastic scattering is integrated
 
@@ -30,20 +48,26 @@ ELASTIC_LIMIT = 6.0  # 1/Å to which the film's elastic scattering is integrated
 class Diffuse:
     """Single-event deflections on a canvas and the events per Å of path.
 
-    elastic, inelastic : transforms of the distributions, (ny, nx // 2 + 1), real; below 1 at zero frequency
-    where the canvas misses part of the distribution.  per_A : events per Å for "film_elastic",
-    "film_inelastic", "crystal_inelastic".
+    elastic, ice, inelastic : transforms of the distributions, (ny, nx // 2 + 1), real; below 1 at zero frequency
+    where the canvas misses part of the distribution.  per_A : events per Å for "film_elastic", "ice_elastic",
+    "film_inelastic", "ice_inelastic", "crystal_inelastic".
     """
 
     elastic: Array
+    ice: Array
     inelastic: Array
     per_A: dict[str, float]
 
-    def kernel(self, film: float, crystal: float) -> Array:
-        """Transform of the deflections behind `film` Å of carbon and `crystal` Å of crystal."""
-        n_el = film * self.per_A["film_elastic"]
-        n_in = film * self.per_A["film_inelastic"] + crystal * self.per_A["crystal_inelastic"]
-        return np.exp(n_el * (self.elastic - 1) + n_in * (self.inelastic - 1))
+    def kernel(self, film: float, crystal: float, ice: float = 0.0) -> Array:
+        """Transform of the deflections behind Å of carbon film, of crystal and of ice."""
+        rate = self.per_A
+        n_in = (
+            film * rate["film_inelastic"] + crystal * rate["crystal_inelastic"] + ice * rate["ice_inelastic"]
+        )
+        exponent = film * rate["film_elastic"] * (self.elastic - 1) + n_in * (self.inelastic - 1)
+        if ice > 0:
+            exponent += ice * rate["ice_elastic"] * (self.ice - 1)
+        return np.exp(exponent)
 
 
 def diffuse_scattering(
@@ -55,23 +79,24 @@ def diffuse_scattering(
     """
     qy, qx = (fft.fftfreq(n, 1 / n) * a_per_px for n in shape)
     q = np.hypot(*np.meshgrid(qx, qy))
-    rate = carbon_elastic(q, voltage_kv)
-    elastic_total = _radial_integral(lambda g: carbon_elastic(g, voltage_kv), ELASTIC_LIMIT)
-    rates = {"film_elastic": elastic_total}
     scale = _beta2(voltage_kv) / _beta2(200.0)
-    for layer, name in (("carbon", "film_inelastic"), ("crystal", "crystal_inelastic")):
-        rates[name] = inelastic / (INELASTIC_MFP_A_200KV[layer] * scale)
-    elastic = np.where(q < ELASTIC_LIMIT, rate, 0) * a_per_px**2 / elastic_total
+    rates = {"crystal_inelastic": inelastic / (CRYSTAL_INELASTIC_MFP_A * scale)}
+    elastic = {}
+    for name, layer in (("film", CARBON), ("ice", ICE)):
+        total = _radial_integral(partial(layer_elastic, layer, voltage_kv=voltage_kv), ELASTIC_LIMIT)
+        density = np.where(q < ELASTIC_LIMIT, layer_elastic(layer, q, voltage_kv), 0)
+        elastic[name] = fft.rfft2(density * a_per_px**2 / total).real
+        rates |= {f"{name}_elastic": total, f"{name}_inelastic": inelastic / (layer.inelastic_mfp_A * scale)}
     lorentz = _plasmon_pixels(q, qx, qy, a_per_px, voltage_kv)
-    return Diffuse(fft.rfft2(elastic).real, fft.rfft2(lorentz).real, rates)
+    return Diffuse(elastic["film"], elastic["ice"], fft.rfft2(lorentz).real, rates)
 
 
-def carbon_elastic(g: Array, voltage_kv: float) -> Array:
-    """Elastic scattering by g (1/Å) per Å of film and per Å^-2: N γ² f² λ² S(g) (PHYSICS H5)."""
-    atoms_per_A3 = CARBON_DENSITY_G_CM3 * 0.602214076 / 12.011
-    structure = 1 + sum(c * np.exp(-0.5 * ((g - centre) / width) ** 2) for centre, width, c in CARBON_HALOS)
-    f = electron_factor("C", 0.5 * np.asarray(g), "lobato")
-    return atoms_per_A3 * (relativistic_gamma(voltage_kv) * f * wavelength_A(voltage_kv)) ** 2 * structure
+def layer_elastic(layer: Layer, g: Array, voltage_kv: float) -> Array:
+    """Elastic scattering by g (1/Å) per Å of layer and per Å^-2: N γ² Σf² λ² S(g) (PHYSICS H5)."""
+    structure = 1 + sum(c * np.exp(-0.5 * ((g - centre) / width) ** 2) for centre, width, c in layer.halos)
+    f2 = sum(n * electron_factor(atom, 0.5 * np.asarray(g), "lobato") ** 2 for atom, n in layer.formula)
+    strength = layer.units_per_A3 * (relativistic_gamma(voltage_kv) * wavelength_A(voltage_kv)) ** 2
+    return np.asarray(strength * f2 * structure)
 
 
 def _radial_integral(density: Callable[[Array], Array], limit: float) -> float:

@@ -8,7 +8,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.special import j1
+from scipy.special import j0, j1
 
 from nanoed.sim.particle import chord_map
 
@@ -21,10 +21,13 @@ OVERSAMPLING = 8  # samples of a profile per pixel; the interpolation between th
 HALF_WIDTH_PX = 24  # profiles are periodic over twice this, so that no electrons are lost
 
 
-def spot_profile(a_per_px: float, disc: float, psf_px: float, body: Body | None, to_lab: Array) -> Array:
+def spot_profile(
+    a_per_px: float, disc: float, psf_px: float, body: Body | None, to_lab: Array, ring_px: float = 0.0
+) -> Array:
     """Share of a spot's electrons in a pixel, as a function of the pixel centre's offset from the spot.
 
     a_per_px : 1/Å.  disc : radius of the convergence disc, 1/Å.  psf_px : rms per axis of the point spread.
+    ring_px : radius of the ring that imperfect descanning draws.
     body, to_lab : particle and its orientation; None for a beam much wider than 1 / a_per_px.
     Returns (m, m) with m = 2 HALF_WIDTH_PX OVERSAMPLING, offset zero at [m/2, m/2], rows along the detector's
     rows. Sampled at any sub-pixel offset it sums to 1 over pixels.
@@ -40,7 +43,9 @@ def spot_profile(a_per_px: float, disc: float, psf_px: float, body: Body | None,
     if disc > 0:
         u = 2 * np.pi * disc * np.hypot(x, y)
         product *= np.where(u > 1e-9, 2 * j1(u) / np.where(u > 1e-9, u, 1), 1)
-    if body is not None and np.hypot(body.diameter, body.length) < period:
+    if ring_px > 0:
+        product *= j0(2 * np.pi * ring_px * a_per_px * np.hypot(x, y))
+    if body is not None and body.extent < period:
         power = np.abs(fft.rfft2(chord_map(body, to_lab, x, -y))) ** 2
         product *= fft.irfft2(power, s=(m, m)) / (
             power[:, 0].sum() + 2 * power[:, 1:-1].sum() + power[:, -1].sum()

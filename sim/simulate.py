@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from nanoed.sim.dataset import write_dataset
-from nanoed.sim.exposure import Frame, Setup, prepare, simulated_frame
+from nanoed.sim.exposure import Frame, simulated_frame
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.setup import Setup, prepare
 from nanoed.sim.spec import Experiment
 from nanoed.sim.truth import FRAME_COLUMNS, Truth, write_truth
 
@@ -101,7 +102,12 @@ def _summary(setup: Setup, frames: pd.DataFrame) -> dict[str, Any]:
         "axis_azimuth_true_deg": setup.experiment.instrument.axis_azimuth_deg,
         "a_per_px_true": true.a_per_px,
         "semi_angle_true_deg": float(np.degrees(true.semi_angle)),
-        "elliptic": [true.elliptic.real, true.elliptic.imag],
+        "elliptic": [true.distortion.elliptic.real, true.distortion.elliptic.imag],
+        "distortion": {
+            "parabolic": [true.distortion.parabolic.real, true.distortion.parabolic.imag],
+            "cubic": [true.distortion.cubic.real, true.distortion.cubic.imag],
+            "edge": true.distortion.edge,
+        },
         "thickness_mean_A": float(frames["thickness_mean_A"].mean()),
         "g_max": setup.g_max,
         "s_max": setup.s_max,

@@ -30,41 +30,57 @@ class Particle(_Part):
 
     `diameter_nm` lies across `axis_uvw`, `length_nm` along it (ellipsoid: full axis; plate: thickness; a
     sphere has none). The axis is within `inclination_max_deg` of the film plane at zero tilt; its azimuth in
-    the plane and the roll of the crystal about it come from the seed.
+    the plane and the roll of the crystal about it come from the seed. A polyhedron has the volume of a sphere
+    of `diameter_nm`.
+
+    faces : (h, k, l, d) of a polyhedron, completed by the Laue group; d relative distances from the centre.
+    twin_plane_hkl : normal of the half turn that makes the twin of flaws.twin_pct.
     """
 
-    shape: Literal["cylinder", "sphere", "ellipsoid", "plate"]
+    shape: Literal["cylinder", "sphere", "ellipsoid", "plate", "polyhedron"]
     diameter_nm: Annotated[float, Field(gt=0, le=10_000)]
     length_nm: Annotated[float, Field(gt=0, le=10_000)] | None = None
     axis_uvw: tuple[int, int, int] = (0, 0, 1)
     inclination_max_deg: Annotated[float, Field(ge=0, le=90)] = 90.0
+    faces: tuple[tuple[int, int, int, PositiveFloat], ...] = ()
+    twin_plane_hkl: tuple[int, int, int] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Particle:
-        if (self.length_nm is None) != (self.shape == "sphere"):
-            wanted = "no length_nm" if self.shape == "sphere" else "length_nm"
-            raise ValueError(f"a {self.shape} takes {wanted}")
-        if self.axis_uvw == (0, 0, 0):
-            raise ValueError("axis_uvw must not be 0 0 0")
+        without = self.shape in ("sphere", "polyhedron")
+        if (self.length_nm is None) != without:
+            raise ValueError(f"a {self.shape} takes {'no length_nm' if without else 'length_nm'}")
+        if (self.shape == "polyhedron") != bool(self.faces):
+            raise ValueError("a polyhedron takes faces, other shapes take none")
+        if self.axis_uvw == (0, 0, 0) or self.twin_plane_hkl == (0, 0, 0):
+            raise ValueError("axis_uvw and twin_plane_hkl must not be 0 0 0")
+        if any(face[:3] == (0, 0, 0) for face in self.faces):
+            raise ValueError("a face must not be 0 0 0")
         return self
 
 
 class Instrument(_Part):
-    """Beam and detector; fields not given are those of `preset` (sources: microscope.PRESETS)."""
+    """Beam and detector; fields not given are those of `preset` (sources: microscope.PRESETS).
 
-    preset: Literal["jeol-f200"]
+    flux_e_A2_s : mean over the disc of `beam_diameter_nm`, which is the full width at half maximum of a Gaussian.
+    cluster_px : mean number of pixels that count one electron (charge sharing).
+    counter_max : largest count of a pixel.
+    """
+
+    preset: Literal["jeol-f200", "fei-f20", "zeiss-libra120"]
     voltage_kv: Annotated[float, Field(ge=20, le=3000)]
     detector_px: tuple[PositiveInt, PositiveInt]
     pixel_size_um: PositiveFloat
     a_per_px: Annotated[float, Field(gt=0, le=0.1)]
     beam_diameter_nm: PositiveFloat
     flux_e_A2_s: PositiveFloat
-    beam_profile: Literal["top-hat"]
+    beam_profile: Literal["top-hat", "gaussian"]
     convergence_mrad: NonNegativeFloat
     psf_sigma_px: Annotated[float, Field(ge=0.3, le=5)]
     gain: PositiveFloat
+    cluster_px: Annotated[float, Field(ge=1, le=5)]
     dead_time_us: NonNegativeFloat
-    counter_bits: Annotated[int, Field(ge=8, le=32)]
+    counter_max: Annotated[int, Field(ge=255, lt=2**32)]
     axis_azimuth_deg: Annotated[float, Field(ge=-360, le=360)]
 
     @model_validator(mode="before")
@@ -78,11 +94,12 @@ class Instrument(_Part):
         return PRESETS[preset] | given
 
 
-class Protocol(_Part):
-    """Goniometer angles, exposure and beam precession (`semi_angle_deg`: half-angle of the cone).
+class Series(_Part):
+    """A tilt series: goniometer angles, exposure and beam precession (`semi_angle_deg`: half-angle of the cone).
 
     precession: frames at tilt_min, tilt_min + step, ..., tilt_max.
-    continuous_rotation: each frame sweeps one step, the first starts at tilt_min, the last ends at tilt_max.
+    continuous_rotation: each frame sweeps one step, the first starts at tilt_min, the last ends at tilt_max;
+    during `readout_gap_s` after each exposure the stage turns on unseen.
     """
 
     kind: Literal["precession", "continuous_rotation"]
@@ -91,18 +108,55 @@ class Protocol(_Part):
     tilt_step_deg: PositiveFloat
     exposure_s: PositiveFloat
     semi_angle_deg: Annotated[float, Field(ge=0, le=5)] = 0.0
+    readout_gap_s: NonNegativeFloat = 0.0
 
     @model_validator(mode="after")
-    def _consistent(self) -> Protocol:
+    def _consistent(self) -> Series:
         if self.tilt_max_deg < self.tilt_min_deg:
             raise ValueError("tilt_max_deg must not be below tilt_min_deg")
         if (self.kind == "precession") != (self.semi_angle_deg > 0):
             raise ValueError("semi_angle_deg must be above 0 for precession and 0 otherwise")
+        if self.kind == "precession" and self.readout_gap_s > 0:
+            raise ValueError("readout_gap_s must be 0 for precession: the stage stands still")
         return self
 
 
+class Serial(_Part):
+    """Still frames of many particles in unknown orientations, a run of frames of each.
+
+    n_particles : share the frames in runs of random length.
+    turn_deg : the particle turns by this between frames of a run, about an axis of its own.
+    size_spread_pct : standard deviation of ln(size) over the particles, in percent.
+    blank_pct, double_pct : chance of a frame without particle, with two.
+    """
+
+    kind: Literal["serial"]
+    n_frames: Annotated[int, Field(ge=1, le=100_000)]
+    n_particles: Annotated[int, Field(ge=1, le=100_000)]
+    exposure_s: PositiveFloat
+    turn_deg: Annotated[float, Field(ge=0, le=90)] = 0.3
+    size_spread_pct: Annotated[float, Field(ge=0, le=100)] = 10.0
+    blank_pct: Annotated[float, Field(ge=0, le=100)] = 2.0
+    double_pct: Annotated[float, Field(ge=0, le=100)] = 3.0
+
+    @property
+    def semi_angle_deg(self) -> float:
+        return 0.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Serial:
+        if self.n_particles > self.n_frames:
+            raise ValueError("n_particles must not exceed n_frames")
+        if self.blank_pct + self.double_pct > 100:
+            raise ValueError("blank_pct and double_pct must not exceed 100 together")
+        return self
+
+
+Protocol = Annotated[Series | Serial, Field(discriminator="kind")]
+
+
 class Flaws(_Part):
-    """Imperfections, each "off", "default" (value and source in imperfections.FLAWS) or a magnitude."""
+    """Imperfections, each "off", "default" (value and source in flaws.FLAWS) or a magnitude."""
 
     alpha_jitter_deg: Magnitude = "off"
     alpha_drift_deg: Magnitude = "off"
@@ -117,6 +171,21 @@ class Flaws(_Part):
     mosaicity_deg: Magnitude = "off"
     support_film_nm: Magnitude = "off"
     inelastic: Literal["off", "default"] | Annotated[float, Field(ge=0, le=10)] = "off"
+    barrel_pct: Magnitude = "off"
+    spiral_pct: Magnitude = "off"
+    parabolic_pct: Magnitude = "off"
+    descan_px: Magnitude = "off"
+    ice_nm: Magnitude = "off"
+    frame_scale_pct: Magnitude = "off"
+    tracking_error_nm: Magnitude = "off"
+    particle_drift_nm: Magnitude = "off"
+    second_particle_pct: Magnitude = "off"
+    twin_pct: Magnitude = "off"
+    damage_b_A2_per_Me: Magnitude = "off"
+    fading_per_Me: Magnitude = "off"
+    gap_cross_px: Magnitude = "off"
+    dead_pixel_ppm: Magnitude = "off"
+    hot_pixel_ppm: Magnitude = "off"
 
 
 class Experiment(_Part):
@@ -142,3 +211,9 @@ class Experiment(_Part):
     instrument: Instrument
     protocol: Protocol
     flaws: Flaws = Flaws()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        if self.flaws.twin_pct not in ("off", 0) and self.particle.twin_plane_hkl is None:
+            raise ValueError("flaws.twin_pct needs particle.twin_plane_hkl")
+        return self

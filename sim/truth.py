@@ -18,9 +18,10 @@ from nanoed.sim.physics.errors import InputError
 
 Array = NDArray[np.float64]
 
-SCHEMA_VERSION = (1, 0)
+SCHEMA_VERSION = (1, 1)
 REFLECTION_COLUMNS = {
     "frame": np.int32,
+    "crystal": np.int32,
     "h": np.int32,
     "k": np.int32,
     "l": np.int32,
@@ -31,6 +32,9 @@ REFLECTION_COLUMNS = {
     "partiality": np.float64,
 }
 FRAME_COLUMNS = (
+    "particle",
+    "size_scale",
+    "flux_share",
     "alpha_true_deg",
     "beta_true_deg",
     "omega_true_deg",
@@ -53,11 +57,11 @@ class Truth:
     tilt), `thickness_mean_A` (area-weighted mean chord, averaged over frames), `a_per_px_true`, `elliptic`,
     ...
     frames : one row per frame, FRAME_COLUMNS: angles in degrees, electrons expected before the detector
-    counts.
-    reflections : one row per frame and reflection: frame, h, k, l; i_true (electrons expected in the
-    reflection, wherever they land); s_g (1/Å, at the centre of the frame); x_px, y_px (spot centre);
-    partiality (mean over the frame of the kinematical rocking curve, 1 where the Bragg condition holds
-    throughout).
+    counts; particle counted from 0, -1 in a blank frame; flux_share: flux on the particle over the nominal flux.
+    reflections : one row per frame, crystal (0 but for twin and other particles) and reflection: h, k, l;
+    i_true (electrons expected in the reflection, wherever they land); s_g (1/Å, at the centre of the frame);
+    x_px, y_px (spot centre); partiality (mean over the frame of the kinematical rocking curve, 1 where the Bragg
+    condition holds throughout).
     """
 
     summary: dict[str, Any]

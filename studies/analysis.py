@@ -17,7 +17,11 @@ from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.output import write_refinement
 from nanoed.pipeline.refine.result import Refinement
-from nanoed.pipeline.spec import ReduceSpec, RefineSpec
+from nanoed.pipeline.solve.data import read_intensities
+from nanoed.pipeline.solve.output import write_solution
+from nanoed.pipeline.solve.solve import Solution
+from nanoed.pipeline.solve.solve import solve as solve_intensities
+from nanoed.pipeline.spec import ReduceSpec, RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import ConvergenceError
 
@@ -47,7 +51,7 @@ class Analysis:
 def analyse(
     data_dir: Path,
     reduce_spec: ReduceSpec,
-    start: Crystal,
+    start: Crystal | SolveSpec,
     refine_spec: RefineSpec,
     methods: Iterable[str],
     out_dir: Path,
@@ -56,7 +60,8 @@ def analyse(
 ) -> Analysis:
     """Reduce `data_dir` into `out_dir/reduced` and refine `start` by every method into `out_dir/refined`.
 
-    The start model takes the reduced cell. A stage that fails becomes the outcome of the methods that needed
+    The start model takes the reduced cell; a SolveSpec in its place has the structure solved from the reduced
+    data, into `out_dir/solved`. A stage that fails becomes the outcome of the methods that needed
     it; only a full or forbidden disk ends the run.
     """
     began = perf_counter()
@@ -68,6 +73,16 @@ def analyse(
         lost = tuple(_failure(method, error, "reduction") for method in methods)
         return Analysis(None, lost, {"reduce": perf_counter() - began})
     seconds = {"reduce": perf_counter() - began}
+    if isinstance(start, SolveSpec):
+        began = perf_counter()
+        try:
+            start = solve(out_dir / "reduced", start, out_dir / "solved", workers, progress).crystal
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            lost = tuple(_failure(method, error, "solution") for method in methods)
+            return Analysis(reduction, lost, seconds | {"solve": perf_counter() - began})
+        seconds["solve"] = perf_counter() - began
     model = replace(start, cell=reduction.geometry.cell)
     outcomes = []
     for method in methods:
@@ -120,6 +135,16 @@ def refine(
     if method == "kinematical":
         return refine_kinematical(read_hkl(_file(reduced, "merged.hkl")), model, spec)
     return refine_dynamical(read_cif_pets(_file(reduced, "frames.cif_pets")), model, spec, workers, progress)
+
+
+def solve(
+    reduced: Path, spec: SolveSpec, out_dir: Path, workers: int = 1, progress: Progress | None = None
+) -> Solution:
+    """Solve the structure of a folder of reduced data, or of a .hkl beside its .ins, and write it."""
+    data = read_intensities(reduced, spec)
+    solution = solve_intensities(data, spec, workers, progress)
+    write_solution(solution, data, spec, out_dir)
+    return solution
 
 
 def _file(reduced: Path, name: str) -> Path:

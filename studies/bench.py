@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from nanoed.sim.dataset import open_dataset
-from nanoed.sim.exposure import Setup, diffraction, orientations, prepare
+from nanoed.sim.diffraction import diffraction, orientations
 from nanoed.sim.physics import bloch
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.scattering import SITE_QUANTITIES, u_g
 from nanoed.sim.physics.thickness import chord_distribution
+from nanoed.sim.setup import Setup, prepare
 from nanoed.studies.analysis import Progress
 from nanoed.studies.case import Case
 from nanoed.studies.run import run_case

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nanoed.pipeline.spec import ReduceSpec, RefineSpec
+from nanoed.pipeline.spec import ReduceSpec, RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal, read_cif
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.spec import Experiment
@@ -27,6 +27,8 @@ Method = Literal["kinematical", "dynamical"]
 class Start(BaseModel):
     """What the refinement starts from; derived from the truth on purpose, with the case's seed.
 
+    model : "displaced" takes the structure that made the data, its atoms moved; "solve" solves the structure from
+        the reduced data and knows nothing of it.
     displacement_A : every atom is moved this far, in a random direction that its site allows.
     u_iso_A2 : displacement parameter given to every atom.
     cell_error_pct : every independent axis of the approximate cell is this much too long or too short.
@@ -34,6 +36,7 @@ class Start(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    model: Literal["displaced", "solve"] = "displaced"
     displacement_A: Annotated[float, Field(ge=0, le=1)] = 0.1
     u_iso_A2: Annotated[float, Field(gt=0, le=0.5)] = 0.01
     cell_error_pct: Annotated[float, Field(ge=0, le=10)] = 1.0
@@ -58,6 +61,7 @@ class Case(BaseModel):
     experiment: Experiment
     start: Start = Start()
     reduce: ReduceSpec = ReduceSpec()
+    solve: SolveSpec = SolveSpec()
     refine: RefineSpec = RefineSpec()
 
     @model_validator(mode="before")
@@ -71,6 +75,12 @@ class Case(BaseModel):
             if given["experiment"].get(key, value) != value:
                 raise ValueError(f"experiment.{key} is set by the case's {key}; give that one alone")
         return {**given, "experiment": {**given["experiment"], **shared}}
+
+    @property
+    def solving(self) -> SolveSpec:
+        """How the structure is solved; the composition is that of the reduction unless it has its own."""
+        composition = self.solve.composition or self.reduce.composition
+        return self.solve.model_copy(update={"composition": composition})
 
     @property
     def crystal(self) -> Crystal:
@@ -114,7 +124,7 @@ class Case(BaseModel):
                 value=self.published,
                 allowed=nearest(self.published, table["dataset"]),
             )
-        return {str(key): str(value) for key, value in rows.iloc[0].items()}
+        return {str(key): str(value) for key, value in rows.iloc[0].items() if value}
 
 
 def shipped_cases() -> list[str]:
@@ -211,4 +221,13 @@ def _document(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
             value=base,
             allowed=nearest(str(base), shipped_cases()),
         )
-    return merged(_document(base, (*seen, base)), document)
+    return merged(_without_other_kinds(_document(base, (*seen, base)), document), document)
+
+
+def _without_other_kinds(base: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """`base` without the protocol if that of `document` is of another kind: their fields do not mix."""
+    below, over = (part.get("experiment", {}).get("protocol", {}) for part in (base, document))
+    if over.get("kind", below.get("kind")) == below.get("kind"):
+        return base
+    experiment = {key: value for key, value in base["experiment"].items() if key != "protocol"}
+    return base | {"experiment": experiment}

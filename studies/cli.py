@@ -76,15 +76,17 @@ def main() -> None:
 def status(args: list[str] | None = None) -> int:
     """Run the program and return its exit status."""
     try:
-        return int(app(args, standalone_mode=False) or 0)
+        code = int(app(args, standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
-        print("nanoed: interrupted", file=sys.stderr)
-        return 130
+        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         return _failed(error)
+    if code == 130:
+        print("nanoed: interrupted", file=sys.stderr)
+    return code
 
 
 def _failed(error: Exception) -> int:
@@ -232,6 +234,45 @@ def reduce(
     (print_json if as_json else print_pairs)(dict(reduction.statistics))
 
 
+@app.command("solve")
+def solve_(
+    reduced: Annotated[
+        Path,
+        typer.Argument(metavar="REDUCED", help="Folder of reduced data, or a .hkl file beside its .ins."),
+    ],
+    out: Out,
+    composition: Annotated[
+        str | None, typer.Option(metavar="FORMULA", help="Formula unit, for instance TiO2.")
+    ] = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    workers: Workers = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Solve the structure by charge flipping -> solution.cif, solution.inflip, solution.png, solve.json.
+
+    Example: nanoed solve reduced --composition TiO2 --out solved
+    """
+    from nanoed.pipeline.solve.output import summary
+    from nanoed.pipeline.spec import SolveSpec
+    from nanoed.sim.physics.errors import ConvergenceError
+    from nanoed.studies.analysis import solve as make
+    from nanoed.studies.console import print_json, print_pairs, say, shown_progress
+    from nanoed.studies.folder import placed
+    from nanoed.studies.settings import settings
+
+    given = [f'composition="{composition}"'] if composition else []
+    spec = settings(SolveSpec, config, [*given, *(overrides or [])])
+    try:
+        with shown_progress() as progress, placed(out, force) as work:
+            solution = make(reduced, spec, work, _workers(workers), progress)
+    except ConvergenceError as error:
+        say(f"nanoed: {error}")
+        raise typer.Exit(1) from None
+    (print_json if as_json else print_pairs)(summary(solution))
+
+
 @app.command()
 def refine(
     reduced: Annotated[
@@ -290,6 +331,58 @@ def compare(
         print_json(comparison.to_dict())
     else:
         print(format_comparison(comparison))
+
+
+class FormatName(StrEnum):
+    """Formats of other programs."""
+
+    smv = "smv"
+    tiff_pets = "tiff-pets"
+    xds = "xds"
+
+
+@app.command()
+def export(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with frames.h5.")],
+    out: Out,
+    form: Annotated[FormatName, typer.Option("--format", help="What to write.")] = FormatName.smv,
+    force: Force = False,
+) -> None:
+    """Write frames for other programs: SMV, SMV with XDS.INP, or TIFF with a .pts file.
+
+    Example: nanoed export frames --format xds --out smv
+    """
+    from nanoed.pipeline.io.export import export as make
+    from nanoed.studies.console import shown_progress
+    from nanoed.studies.folder import placed
+
+    with shown_progress() as progress, placed(out, force) as work:
+        make(data, form.value, work, progress)
+
+
+@app.command("import")
+def import_(
+    frames: Annotated[
+        Path,
+        typer.Argument(metavar="FRAMES", help="A .pts, .h5, .nxs, .mrc or .img file, or a folder of them."),
+    ],
+    out: Out,
+    config: Config = None,
+    overrides: Overrides = None,
+    force: Force = False,
+) -> None:
+    """Make a data set of your own frames; what their format lacks is asked for.
+
+    Example: nanoed import series.mrc --set voltage_kv=200 --set a_per_px=0.006 --out frames
+    """
+    from nanoed.pipeline.io.foreign import ImportSpec, import_frames
+    from nanoed.studies.console import shown_progress
+    from nanoed.studies.folder import placed
+    from nanoed.studies.settings import settings
+
+    spec = settings(ImportSpec, config, overrides or [])
+    with shown_progress() as progress, placed(out, force) as work:
+        import_frames(frames, work, spec, progress)
 
 
 @app.command()

@@ -16,15 +16,15 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
-from nanoed.sim.imperfections import FLAWS, magnitudes
+from nanoed.sim.flaws import FLAWS, magnitudes
 from nanoed.sim.spec import Flaws
 
 STUDY = "Cordero Oyonarte et al. 2025"
 _TAGS = (("[S]", f"({STUDY})"), ("[choice]", "choice:"), ("[PHYSICS", "PHYSICS"))
 _PRESET_SOURCES: Mapping[str, str] = {
     "voltage_kv": STUDY,
-    "detector_px": f"{STUDY}: CheeTah, Medipix3",
-    "pixel_size_um": "Medipix3",
+    "detector_px": f"{STUDY}: CheeTah or Timepix quad",
+    "pixel_size_um": "Medipix and Timepix chips",
     "a_per_px": "choice: the detector's edge beyond the published limit of 1.4 1/Å",
     "beam_diameter_nm": STUDY,
     "flux_e_A2_s": STUDY,
@@ -33,7 +33,8 @@ _PRESET_SOURCES: Mapping[str, str] = {
     "convergence_mrad": "PHYSICS H1: below 1",
     "psf_sigma_px": "PHYSICS H4",
     "dead_time_us": "PHYSICS H4",
-    "counter_bits": "Medipix3",
+    "cluster_px": "PHYSICS H4",
+    "counter_max": "the detector's manual, PHYSICS H4",
     "axis_azimuth_deg": "choice",
 }
 

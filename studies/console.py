@@ -30,6 +30,8 @@ def shown_progress() -> Iterator[Progress]:
 
         def progress(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
+                for earlier in bars.tasks:
+                    bars.update(earlier.id, completed=earlier.total)
                 tasks[stage] = bars.add_task(stage, total=total)
             bars.update(tasks[stage], completed=done, total=total)
 

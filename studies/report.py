@@ -34,6 +34,7 @@ CONDITION_GROUPS: Mapping[str, str] = {  # a field belongs to the first prefix t
     "experiment.": "Experiment",
     "start.": "Start",
     "reduce.": "Reduction",
+    "solve.": "Solution",
     "refine.": "Refinement",
     "": "Case",
 }
@@ -268,7 +269,7 @@ def _conditions(run_dir: Path, results: pd.DataFrame, published: Mapping[str, An
 def _settings(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
     """How the data were treated."""
     groups = _condition_tables(run_dir)
-    shown = tuple(groups[name] for name in ("Start", "Reduction", "Refinement") if name in groups)
+    shown = tuple(groups[name] for name in ("Start", "Reduction", "Solution", "Refinement") if name in groups)
     return Section("settings", "Settings of the analysis", (), shown, folded=True) if shown else None
 
 

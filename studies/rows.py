@@ -9,6 +9,7 @@ import pandas as pd
 from nanoed.pipeline.io.cif_pets import PetsData
 from nanoed.pipeline.reduce.reduce import Reduction
 from nanoed.pipeline.refine.result import Refinement
+from nanoed.sim.flaws import STANDARD
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.spec import Flaws, Particle
 from nanoed.sim.truth import Truth
@@ -63,11 +64,11 @@ def asked_for(case: Case, crystal: Crystal, n_frames: int) -> dict[str, Any]:
 
 
 def active_flaws(flaws: Flaws) -> str:
-    """Names the imperfections: `none`, `default` (all of them as published), else a list of what is on."""
+    """Names the imperfections: `none`, `default` (the set of the shipped cases), else a list of what is on."""
     values = flaws.model_dump()
     if all(value == "off" for value in values.values()):
         return "none"
-    if all(value == "default" for value in values.values()):
+    if all(value == ("default" if name in STANDARD else "off") for name, value in values.items()):
         return "default"
     active = {name: value for name, value in values.items() if value not in ("off", 0.0)}
     return "+".join(name if value == "default" else f"{name}={value:g}" for name, value in active.items())

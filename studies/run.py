@@ -41,7 +41,7 @@ KEPT: Mapping[Keep, tuple[str, ...]] = {
     "reduced": ("reduced",),
     "frames": ("reduced", "data", "truth"),
 }
-RESULTS = ("start.cif", "refined", "figures", "report.html", "timings.csv", "results.csv")
+RESULTS = ("start.cif", "solved", "refined", "figures", "report.html", "timings.csv", "results.csv")
 ENTRIES = ("data", "truth", "reduced", *RESULTS, "run.json")  # run.json last: it says that the rest is there
 
 
@@ -154,11 +154,15 @@ def _make(case: Case, key: str, work: Path, workers: int, keep: Keep, progress: 
     simulate(experiment, crystal, work / "data", work / "truth", workers, progress)
     seconds["simulate"] = perf_counter() - began
     told = given(crystal, case.start, case.seed)
-    write_cif(told.model, work / "start.cif")
-    spec = case.reduce.model_copy(update={"cell": told.cell})
-    analysis = analyse(work / "data", spec, told.model, case.refine, case.methods, work, workers, progress)
+    solves = case.start.model == "solve"
+    if not solves:
+        write_cif(told.model, work / "start.cif")
+    spec, start = case.reduce.model_copy(update={"cell": told.cell}), case.solving if solves else told.model
+    analysis = analyse(work / "data", spec, start, case.refine, case.methods, work, workers, progress)
     seconds |= analysis.seconds
     began = perf_counter()
+    if progress is not None:
+        progress("comparison and report", 0, 1)
     comparisons = _compare(analysis, crystal)
     truth = read_truth(work / "truth")
     frames = None
@@ -187,6 +191,7 @@ def _record(
     case: Case, crystal: Crystal, key: str, told: Given, analysis: Analysis, workers: int, keep: Keep
 ) -> dict[str, Any]:
     """What `run.json` holds: the resolved case, what was told of the truth, versions, host, failures."""
+    model = crystal_document(told.model) if case.start.model == "displaced" else None
     packages = ("nanoed", "numpy", "scipy", "numba", "gemmi", "pandas", "h5py", "pydantic", "matplotlib")
     return {
         "schema_version": 1,
@@ -195,7 +200,7 @@ def _record(
         "case": case.document,
         "structure": crystal_document(crystal),
         "published": case.published_values(),
-        "told_of_the_truth": {"cell": told.cell, "start_model": crystal_document(told.model)},
+        "told_of_the_truth": {"cell": told.cell, "start_model": model},
         "failures": {o.method: o.traceback for o in analysis.outcomes if o.traceback},
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "host": {"platform": platform.platform(), "cores": os.cpu_count(), "name": platform.node()},

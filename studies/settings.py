@@ -118,15 +118,30 @@ def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str
     names: list[str] = []
     owner: type[BaseModel] | None = model
     within: type[BaseModel] | None = model
+    branches: dict[str, type[BaseModel]] = {}
     for part in loc:
-        if within is not None:
+        if str(part) in branches:
+            within, branches = branches[str(part)], {}
+        elif within is not None:
             owner = within
             names.append(str(part))
             field = within.model_fields.get(str(part))
             within = _model_in(field.annotation) if field else None
+            branches = _branches(field.annotation, field.discriminator) if field else {}
         elif isinstance(part, int):
             names.append(str(part))
     return names, owner
+
+
+def _branches(annotation: Any, discriminator: Any) -> dict[str, type[BaseModel]]:
+    """The models of a union by the values of the field that tells them apart; empty for anything else."""
+    if not isinstance(discriminator, str):
+        return {}
+    return {
+        str(tag): model
+        for model in get_args(annotation)
+        for tag in get_args(model.model_fields[discriminator].annotation)
+    }
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -49,4 +49,4 @@ def experiment(**changes: Any) -> Experiment:
     return Experiment.model_validate(document)
 
 
-ALL_FLAWS = dict.fromkeys(Flaws.model_fields, "default")
+ALL_FLAWS = dict.fromkeys((name for name in Flaws.model_fields if name != "twin_pct"), "default")

@@ -19,6 +19,7 @@ from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.geometry import excitation_errors
 from nanoed.sim.physics.scattering import (
+    of_the_lattice,
     potential_per_factor,
     reflections_within,
     structure_factor_derivatives,
@@ -56,12 +57,13 @@ def potential_table(
     jacobian: Array | None = None,
     absorption: float = 0.0,
 ) -> PotentialTable:
-    """Tabulate U_q for all beams with |g| <= g_max (1/Å).
+    """Tabulate U_q for all beams with |g| <= g_max (1/Å) that the lattice's centring lets couple to 000.
 
     jacobian : (sites, 11, p) of `structure_factor_derivatives`, for derivatives by p parameters.
     absorption : κ of U → U + iκU (Hashimoto's proportional model); the mean absorption is left to the scale.
     """
     beams = np.vstack([np.zeros((1, 3), np.int64), reflections_within(crystal, g_max)])
+    beams = beams[of_the_lattice(crystal, beams)]
     reach = 2 * np.abs(beams).max(0)
     stride = np.array([(2 * reach[1] + 1) * (2 * reach[2] + 1), 2 * reach[2] + 1, 1])
     centre = int(reach @ stride)

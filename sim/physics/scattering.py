@@ -123,6 +123,17 @@ def _sum_site(
                     out[i, 6 + k] += -2 * np.pi**2 * twice * product * occupancy * wave
 
 
+def of_the_lattice(crystal: Crystal, hkl: IntArray) -> NDArray[np.bool_]:
+    """Which indices are points of the reciprocal lattice of the centred cell; others have no U_g, nor differences.
+
+    hkl : (n, 3).  Returns (n,).
+    """
+    pure = (crystal.rotations == np.eye(3, dtype=int)).all(axis=(1, 2))
+    phase = hkl @ crystal.translations[pure].T
+    kept: NDArray[np.bool_] = (np.abs(phase - np.rint(phase)) < 1e-6).all(axis=1)
+    return kept
+
+
 def reflections_within(crystal: Crystal, g_max: float) -> IntArray:
     """All hkl with 0 < |g| <= g_max (1/Å), Friedel mates and absences included, in a fixed order; (n, 3)."""
     limits = np.floor(g_max * np.linalg.norm(crystal.frac_to_cart, axis=0)).astype(int)

@@ -12,12 +12,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nanoed.sim.physics.polyhedron import polyhedron_chord_areas
+
 Array = NDArray[np.float64]
 FINE = 24
 
 
 class Shape(Protocol):
-    """A convex body of revolution: `shape` is sphere, ellipsoid, cylinder or plate; Å."""
+    """A convex body: sphere, ellipsoid, cylinder or plate by its measures, polyhedron by its faces; Å."""
 
     @property
     def shape(self) -> str: ...
@@ -35,6 +37,9 @@ def chord_distribution(body: Shape, direction: Array, n: int = 12) -> tuple[Arra
     body : its axis and `direction` (3,) in the same frame.  Returns thickness (n,) Å, weights (n,) of sum 1, and the
     projected area, Å². Law: area · <t> is the particle's volume.
     """
+    if body.shape == "polyhedron":
+        t, w = polyhedron_chord_areas(body.normals, body.distances, direction)  # type: ignore[attr-defined]
+        return *gauss_nodes(t, w / w.sum(), n), float(w.sum())
     cosine = float(abs(np.asarray(body.axis) @ direction) / np.linalg.norm(direction))
     if body.shape in ("sphere", "ellipsoid"):
         t, w = _ellipsoid_chords(body.diameter, body.length, cosine)

@@ -5,12 +5,14 @@ import pytest
 from simulations import ALL_FLAWS, crystal, experiment
 
 from nanoed.sim import render
-from nanoed.sim.exposure import diffraction, expected_image, prepare, simulated_frame
-from nanoed.sim.microscope import read_out, recorded_electrons
+from nanoed.sim.detector import read_out, recorded_electrons
+from nanoed.sim.diffraction import diffraction
+from nanoed.sim.exposure import expected_image, simulated_frame
 from nanoed.sim.particle import Body, chord_map
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.scattering import u_g
 from nanoed.sim.physics.thickness import chord_distribution
+from nanoed.sim.setup import prepare
 from nanoed.sim.streams import stream
 
 A = 0.01
@@ -127,7 +129,7 @@ def test_electrons_are_conserved(engine, film):
 
 def test_a_film_moves_electrons_out_of_the_beam_and_keeps_them():
     clean, coated = (prepare(experiment(flaws={"support_film_nm": t}), crystal()) for t in ("off", 30.0))
-    images = [expected_image(setup, 0, diffraction(setup, 0))[0] for setup in (clean, coated)]
+    images = [expected_image(setup, 0, [diffraction(setup, 0)])[0] for setup in (clean, coated)]
     centre = (slice(70, 90), slice(70, 90))
     assert images[1][centre].sum() < 0.95 * images[0][centre].sum()
     assert images[1].sum() == pytest.approx(images[0].sum(), rel=0.02)
@@ -151,7 +153,7 @@ def test_counting_noise_is_that_of_poisson():
         experiment(engine="kinematical", flaws=ALL_FLAWS, instrument__dead_time_us=1.9), crystal()
     )
     instrument, exposure = setup.experiment.instrument, setup.experiment.protocol.exposure_s
-    expected = recorded_electrons(expected_image(setup, 1, diffraction(setup, 1))[0], instrument, exposure)
+    expected = recorded_electrons(expected_image(setup, 1, [diffraction(setup, 1)])[0], instrument, exposure)
     some = expected >= 0.2
     z = np.array(
         [(read_out(expected, instrument, stream(seed, "counts", 1)) - expected)[some] for seed in range(200)]
@@ -162,7 +164,7 @@ def test_counting_noise_is_that_of_poisson():
 
 
 def test_the_counter_clips_and_loses_pulses():
-    instrument = experiment(instrument__counter_bits=12, instrument__dead_time_us=2.0).instrument
+    instrument = experiment(instrument__counter_max=4095, instrument__dead_time_us=2.0).instrument
     electrons = np.array([[10.0, 5e4, 1e6]])
     recorded = recorded_electrons(electrons, instrument, 1.0)
     assert recorded[0] == pytest.approx(electrons[0] * np.exp(-2e-6 * electrons[0]))

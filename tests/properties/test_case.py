@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.protocol import fluence_before
 from nanoed.studies.case import HERE, Case, load_case, shipped_cases, shipped_structures, structure_file
 
 MAIN = "brookite-cnrs-01"
@@ -32,13 +33,66 @@ def test_main_case_has_the_published_conditions():
     assert case.published_values()["dyn_r_obs_pct"] == "6.63"
 
 
-def test_published_row_is_that_of_the_publication(shared):
+PAPER = [name for name in shipped_cases() if name != "brookite-small"]
+
+
+def _paper_rows(shared) -> dict[str, dict[str, str]]:
     import csv
 
-    with (shared / "paper" / "table1_brookite.csv").open() as file:
-        published = next(row for row in csv.DictReader(file) if row["dataset"] == MAIN)
-    ours = load_case(MAIN).published_values()
-    assert ours == {name: published[name] for name in ours}
+    rows = {}
+    for table in ("table1_brookite.csv", "table2_ito_anatase.csv"):
+        with (shared / "paper" / table).open() as file:
+            rows |= {row["dataset"]: row for row in csv.DictReader(file)}
+    return rows
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_published_row_is_that_of_the_publication(shared, name):
+    ours = load_case(name).published_values()
+    if name == "mgti2o5":
+        assert (ours["kin_r_obs_pct"], ours["dyn_r_obs_pct"], ours["dyn_n_all"]) == ("10.74", "6.86", "1393")
+        return
+    published = _paper_rows(shared)[name]
+    assert ours == {key: published[key] for key in ours}
+    assert {"kin_r_obs_pct", "r_int_pct", "kin_max_dist_A"} <= set(ours)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_conditions_are_those_of_the_publication(shared, name):
+    if name == "mgti2o5":
+        return
+    row, protocol = _paper_rows(shared)[name], load_case(name).experiment.protocol
+    assert row["protocol"] == protocol.kind
+    assert float(row["exposure_s"]) == protocol.exposure_s
+    for column in ("tilt_min_deg", "tilt_max_deg", "tilt_step_deg"):
+        assert row[column] == "" or float(row[column]) == getattr(protocol, column)
+    assert float(row["precession_semi_angle_deg"] or 0) == protocol.semi_angle_deg
+    if name == "ito-03":
+        assert protocol.n_frames == int(row["n_frames"])
+
+
+def test_all_published_data_sets_are_shipped_with_one_set_of_flaws():
+    assert len(PAPER) == 11
+    assert len({load_case(name).experiment.flaws for name in PAPER}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "fluence"), [("brookite-ua", 130), ("brookite-iit", 6), ("ito-01", 5.5e4), ("ito-02", 5.5e4)]
+)
+def test_fluences_are_those_of_the_publication(name, fluence):
+    experiment = load_case(name).experiment
+    total = fluence_before(experiment.protocol, experiment.instrument.flux_e_A2_s)[-1]
+    assert total == pytest.approx(fluence, rel=0.1)
+
+
+def test_extending_with_another_kind_of_protocol_starts_it_anew(tmp_path):
+    path = tmp_path / "mine.toml"
+    text = f'extends = "{MAIN}"\nname = "mine"\n[experiment.protocol]\nkind = "continuous_rotation"\n'
+    path.write_text(text)
+    with pytest.raises(InputError, match="tilt_min_deg"):
+        load_case(str(path))
+    path.write_text(text + "tilt_min_deg = -1\ntilt_max_deg = 1\ntilt_step_deg = 0.5\nexposure_s = 1\n")
+    assert load_case(str(path)).experiment.protocol.semi_angle_deg == 0
 
 
 def test_overrides_are_toml_values_and_the_last_one_wins():
@@ -83,6 +137,11 @@ def test_cif_path_in_a_case_is_relative_to_the_case(tmp_path):
         ("reduce.peaks.i_over_sigm=3", ["reduce.peaks.i_over_sigm", "did you mean i_over_sigma"]),
         ("experiment.particle.diameter_nm=-3", ["experiment.particle.diameter_nm", "-3", "greater than 0"]),
         ("experiment.flaws.mosaicity_deg=much", ["experiment.flaws.mosaicity_deg", "much", "'default'"]),
+        (
+            "experiment.protocol.tilt_stepdeg=1",
+            ["experiment.protocol.tilt_stepdeg", "did you mean tilt_step_deg"],
+        ),
+        ("experiment.protocol.kind=still", ["experiment.protocol", "still", "serial"]),
         ("experiment.protocol.tilt_step_deg=nan", ["experiment.protocol.tilt_step_deg", "finite"]),
         ("experiment.particle.shape=sphere", ["experiment.particle", "length_nm"]),
         ("experiment.seed=4", ["experiment.seed"]),

@@ -178,3 +178,4 @@ def test_interrupt(capsys, monkeypatch):
 
     monkeypatch.setattr(cli, "_case", interrupted)
     assert cli.status(["show", MAIN]) == 130
+    assert capsys.readouterr().err == "nanoed: interrupted\n"

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import BaseModel
 
-from nanoed.sim.imperfections import FLAWS
+from nanoed.sim.flaws import FLAWS
 from nanoed.sim.spec import Experiment
 from nanoed.studies.conditions import condition_table
 

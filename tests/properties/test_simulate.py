@@ -6,17 +6,12 @@ import pytest
 from simulations import ALL_FLAWS, crystal, experiment
 
 from nanoed.sim.dataset import open_dataset
-from nanoed.sim.exposure import (
-    diffraction,
-    orientations,
-    prepare,
-    simulated_frame,
-    smeared_precession,
-    smeared_sweep,
-)
-from nanoed.sim.imperfections import FLAWS
+from nanoed.sim.diffraction import diffraction, orientations, smeared_precession, smeared_sweep
+from nanoed.sim.exposure import simulated_frame
+from nanoed.sim.flaws import FLAWS, STANDARD
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.geometry import frame_matrix, g_to_pixel
+from nanoed.sim.setup import prepare
 from nanoed.sim.simulate import simulate
 from nanoed.sim.spec import Experiment, Flaws
 from nanoed.sim.streams import stream
@@ -62,9 +57,11 @@ def test_streams_are_named():
 def test_spots_are_where_the_true_angles_put_them_and_signs_matter(made):
     truth = read_truth(made / "truth")
     table, a = truth.reflections, truth.summary["a_per_px_true"]
-    e = complex(*truth.summary["elliptic"])
+    table = table[table["crystal"] == 0]
+    e, lens = complex(*truth.summary["elliptic"]), truth.summary["distortion"]
+    p1, c, edge = complex(*lens["parabolic"]), complex(*lens["cubic"]), lens["edge"]
 
-    def misfit(sign_omega: float, sign_beta: float) -> float:
+    def misfit(sign_omega: float, sign_beta: float, sign_cubic: float = 1) -> float:
         rms = []
         for i, row in truth.frames.iterrows():
             alpha, beta, omega = np.radians(
@@ -73,7 +70,9 @@ def test_spots_are_where_the_true_angles_put_them_and_signs_matter(made):
             part = table[table["frame"] == i]
             g = part[["h", "k", "l"]].to_numpy() @ (frame_matrix(alpha, beta, omega) @ truth.ub_true).T
             w = g[:, 0] + 1j * g[:, 1]
-            w = w + e * w.conj()
+            w = w / edge
+            quadratic = p1 * w * w.conj() + 0.5 * np.conj(p1) * w * w
+            w = edge * (w + e * w.conj() + quadratic + sign_cubic * c * w * w * w.conj())
             x, y = g_to_pixel(np.column_stack([w.real, w.imag]), (row.centre_x_px, row.centre_y_px), a)
             rms.append(np.mean((x - part["x_px"]) ** 2 + (y - part["y_px"]) ** 2))
         return float(np.sqrt(np.mean(rms)))
@@ -81,13 +80,16 @@ def test_spots_are_where_the_true_angles_put_them_and_signs_matter(made):
     assert misfit(1, 1) < 1e-6
     assert misfit(-1, 1) > 10
     assert misfit(1, -1) > 1e-3
+    assert misfit(1, 1, -1) > 0.1
 
 
-def test_bright_pixels_are_at_the_strong_reflections(made):
-    truth = read_truth(made / "truth")
+def test_bright_pixels_are_at_the_strong_reflections(tmp_path):
+    flaws = dict.fromkeys(STANDARD, "default")
+    simulate(small(flaws=flaws), crystal(), tmp_path / "data", tmp_path / "truth")
+    truth = read_truth(tmp_path / "truth")
     part = truth.reflections[truth.reflections["frame"] == 1]
     strong = part[part["x_px"].between(4, 156) & part["y_px"].between(4, 156)].nlargest(5, "i_true")
-    with open_dataset(made / "data") as data:
+    with open_dataset(tmp_path / "data") as data:
         image = data.frame(1).astype(float)
         for row in strong.itertuples():
             here = image[int(row.y_px) - 1 : int(row.y_px) + 2, int(row.x_px) - 1 : int(row.x_px) + 2].mean()

@@ -1,0 +1,50 @@
+"""The crystal part of a SHELX .ins: cell, wavelength and symmetry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import gemmi
+import numpy as np
+from numpy.typing import NDArray
+
+from nanoed.sim.physics.errors import InputError
+
+Cell = tuple[float, float, float, float, float, float]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Instructions:
+    """cell : Å, degrees.  wavelength : Å.  rotations : (k, 3, 3) distinct matrices of the Laue group."""
+
+    cell: Cell
+    wavelength: float
+    rotations: Index
+
+
+def read_ins(path: str | Path) -> Instructions:
+    """Read CELL and SYMM of a SHELX .ins or .res. Raises InputError for a file without a sound CELL or SYMM."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", file=path) from error
+    cell: tuple[float, ...] = ()
+    matrices = [np.eye(3, dtype=np.int64)]
+    for line in lines:
+        word, _, rest = line.partition(" ")
+        try:
+            if word.upper() == "CELL":
+                cell = tuple(float(x) for x in rest.split()[:7])
+            elif word.upper() == "SYMM":
+                matrices.append(np.array(gemmi.Op(rest.strip().lower()).rot, np.int64) // gemmi.Op.DEN)
+        except (ValueError, RuntimeError) as error:
+            raise InputError("cannot be understood", file=path, field=word.upper(), value=rest) from error
+    if len(cell) != 7 or min(cell) <= 0 or max(cell[4:]) >= 180:
+        allowed = "CELL wavelength a b c alpha beta gamma"
+        raise InputError("no sound cell", file=path, field="CELL", allowed=allowed)
+    wavelength, a, b, c, alpha, beta, gamma = cell
+    both = np.array(matrices + [-m for m in matrices]).reshape(-1, 9)
+    rotations = np.unique(both, axis=0).reshape(-1, 3, 3)
+    return Instructions((a, b, c, alpha, beta, gamma), wavelength, rotations)

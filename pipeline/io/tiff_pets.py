@@ -1,0 +1,127 @@
+"""TIFF frames with a `.pts` file: the input of PETS2, written and read.
+
+PETS2 counts pixels so that the first one's centre is at (1, 1), by its own peak list of the glycine set against the
+frame beside it; ours is at (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import fabio.tifimage
+import numpy as np
+from numpy.typing import NDArray
+
+from nanoed.sim.dataset import Nominal
+from nanoed.sim.physics.electron import wavelength_A
+from nanoed.sim.physics.errors import InputError
+
+ORIGIN_PX = 0.5  # PETS2's pixel coordinates less ours
+GEOMETRY = {"precession": "precession", "continuous_rotation": "continuous", "serial": "static"}
+
+
+def write_tiff(path: Path, image: NDArray[Any]) -> None:
+    """One frame, 16 bit where the counts allow it, else 32 bit."""
+    dtype = np.uint16 if image.max(initial=0) < 2**16 else np.int32
+    fabio.tifimage.TifImage(data=np.rint(image).astype(dtype)).write(str(path))
+
+
+def read_tiff(path: Path) -> NDArray[Any]:
+    """Pixels (ny, nx); raises InputError for a file that is no TIFF frame."""
+    try:
+        data = fabio.tifimage.TifImage().read(str(path)).data
+    except Exception as error:  # fabio raises whatever its parsers do
+        raise InputError("not a TIFF frame", file=path, value=str(error)[:60]) from error
+    if data is None or data.ndim != 2:
+        raise InputError("not a TIFF frame", file=path, allowed="one plane of counts")
+    return np.asarray(data)
+
+
+def pts_text(nominal: Nominal, names: Iterable[str]) -> str:
+    """The `.pts` file of a series. names : of the frames, relative to it."""
+    half = nominal.semi_angle_deg if nominal.protocol == "precession" else 0.5 * nominal.rotation_deg
+    x, y = (c + ORIGIN_PX for c in nominal.centre_px)
+    head = [
+        f"lambda {wavelength_A(nominal.voltage_kv):.8f}",
+        f"geometry {GEOMETRY[nominal.protocol]}",
+        f"omega {nominal.axis_azimuth_deg:.4f}",
+        f"phi {half:.5f}",
+        f"aperpixel {nominal.a_per_px:.8f}",
+        f"noiseparameters {nominal.gain:.4f} 0.0000",
+        f"center {x:.3f} {y:.3f}",
+        "beamstop no",
+        f"saturationlimit {nominal.saturation}",
+        "imagelist",
+    ]
+    rows = [
+        f"{name} {alpha:10.4f} 0.0 0.0 1.0 0 0 0 1"
+        for name, alpha in zip(names, nominal.alpha_deg, strict=True)
+    ]
+    return "\n".join([*head, *rows, "endimagelist"]) + "\n"
+
+
+def read_pts(path: Path) -> tuple[dict[str, Any], list[Path]]:
+    """What a `.pts` file says, by names of Nominal, and the paths of its frames.
+
+    Its wavelength becomes the voltage. Raises InputError where it lists no frames or a number cannot be read.
+    """
+    found: dict[str, Any] = {}
+    frames: list[Path] = []
+    alpha: list[float] = []
+    listing = False
+    try:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            words = line.split()
+            if not words or words[0].startswith("#"):
+                continue
+            if words[0].lower() in ("imagelist", "endimagelist"):
+                listing = words[0].lower() == "imagelist"
+            elif listing:
+                name = PureWindowsPath(" ".join(words[:-8]) if len(words) > 9 else words[0])
+                frames.append(path.parent.joinpath(*name.parts))
+                alpha.append(float(words[1] if len(words) <= 9 else words[-8]))
+            else:
+                found |= _keyword(words)
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError("not a .pts file", file=path, value=str(error)[:60]) from error
+    if not frames:
+        raise InputError("no frames are listed", file=path, field="imagelist")
+    half = found.pop("phi", None)
+    if half is not None and "protocol" in found:
+        still = found["protocol"] != "continuous_rotation"
+        found |= {"rotation_deg": 0.0 if still else 2 * half}
+        found |= {"semi_angle_deg": half if found["protocol"] == "precession" else 0.0}
+    return found | {"alpha_deg": alpha}, frames
+
+
+def _keyword(words: list[str]) -> dict[str, Any]:
+    """One line of the head."""
+    match words[0].lower(), words[1:]:
+        case "lambda", [value, *_]:
+            return {"voltage_kv": voltage_of(float(value))}
+        case "omega", [value, *_]:
+            return {"axis_azimuth_deg": float(value)}
+        case "phi", [value, *_]:
+            return {"phi": float(value)}
+        case "aperpixel", [value, *_]:
+            return {"a_per_px": float(value)}
+        case "saturationlimit", [value, *_]:
+            return {"saturation": int(float(value))}
+        case "noiseparameters", [value, *_]:
+            return {"gain": float(value)}
+        case "center", [x, y, *_] if x.upper() != "AUTO":
+            return {"centre_px": (float(x) - ORIGIN_PX, float(y) - ORIGIN_PX)}
+        case "geometry", [kind, *_]:
+            names = {pets: ours for ours, pets in GEOMETRY.items()}
+            return {"protocol": names[kind.lower()]} if kind.lower() in names else {}
+    return {}
+
+
+def voltage_of(wavelength: float) -> float:
+    """Accelerating voltage (kV, to 1 V) of electrons of this wavelength (Å): inverse of PHYSICS A1."""
+    if not 1e-3 < wavelength < 1:
+        raise ValueError(f"wavelength {wavelength} Å")
+    rest, hc = 510998.95, 12398.4198
+    return round((np.hypot(rest, hc / wavelength) - rest) / 1e3, 3)

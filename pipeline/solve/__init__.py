@@ -1,0 +1,1 @@
+"""Structure solution from merged kinematical intensities: charge flipping, symmetry, atoms."""

@@ -1,0 +1,54 @@
+"""Absorptive scattering factors: what thermal diffuse scattering takes from the Bragg beams."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import CubicSpline
+
+from nanoed.sim.physics.electron import relativistic_gamma, wavelength_A
+from nanoed.sim.physics.factors import electron_factor
+
+Array = NDArray[np.float64]
+NODES = 64
+"""Quadrature points along the radius, the azimuth, and tabulated s."""
+
+
+def thermal_diffuse_factor(
+    element: str, s: ArrayLike, u_iso: float, voltage_kv: float, table: str = "peng"
+) -> Array:
+    """f' T, the absorptive scattering factor times the Debye-Waller factor, Å, at s = sinθ/λ (1/Å; any shape).
+
+    Einstein crystal, every diffusely scattered electron lost (Bird & King 1990, eq. 6, with T = exp(-B s²) multiplied
+    in, B = 8π² u_iso):
+        f' T = 2 γ λ ∫ f(|s/2 + s'|) f(|s/2 - s'|) [exp(-B s²) - exp(-B (s²/2 + 2 s'²))] d²s'
+    It makes U' = γ Σ f' T exp(-2πi g·r) / (π V) with the intensity of the mean wave falling as exp(-2π U'_0 t / K).
+    u_iso : Å². Raises InputError for an element or a table that is not tabulated.
+    """
+    s = np.abs(np.asarray(s, float))
+    top = 0.25 * np.ceil(4 * float(s.max(initial=0.0)) + 1)
+    node, value = _tabulated(element, float(u_iso), table, top)
+    return 2 * relativistic_gamma(voltage_kv) * wavelength_A(voltage_kv) * CubicSpline(node, value)(s)
+
+
+@lru_cache(maxsize=256)
+def _tabulated(element: str, u_iso: float, table: str, top: float) -> tuple[Array, Array]:
+    """The integral over s' at nodes of s from 0 to top, 1/Å, denser where it changes fast."""
+    x, weight = np.polynomial.legendre.leggauss(NODES)
+    radius = 0.5 * (x + 1)
+    radius, d_radius = radius / (1 - radius), 0.5 * weight / (1 - radius) ** 2
+    azimuth, d_azimuth = 0.25 * np.pi * (x + 1), 0.25 * np.pi * weight
+    area = 4 * np.outer(radius * d_radius, d_azimuth)
+    r2, along = np.square(radius)[:, None], np.outer(radius, np.cos(azimuth))
+    b = 8 * np.pi**2 * u_iso
+    s = top * np.linspace(0, 1, NODES) ** 1.5
+    values = np.empty(NODES)
+    for i, each in enumerate(s):
+        near, far = (
+            electron_factor(element, np.sqrt(r2 + each**2 / 4 + sign * along * each), table) for sign in (-1, 1)
+        )
+        lost = np.exp(-b * each**2) - np.exp(-b * (each**2 / 2 + 2 * r2))
+        values[i] = (area * near * far * lost).sum()
+    return s, values
