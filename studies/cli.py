@@ -43,6 +43,12 @@ class MethodName(StrEnum):
     dynamical = "dynamical"
 
 
+class StudyName(StrEnum):
+    """Shipped studies."""
+
+    check_refinement = "check-refinement"
+
+
 CaseName = Annotated[
     str, typer.Argument(metavar="CASE", help="Shipped name (see `nanoed list`) or path of a .toml file.")
 ]
@@ -413,6 +419,38 @@ def regress(
     if update:
         say(f"the reference is now what was found: {baseline}")
     elif any(verdict.slipped for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command()
+def study(
+    name: Annotated[StudyName, typer.Argument(metavar="NAME", help="Which study: check-refinement.")],
+    out: Out = Path("reports"),
+    reference: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the data that others measured.")
+    ] = Path("../shared/reference"),
+    part: Annotated[
+        list[str] | None, typer.Option(metavar="PART", help="One part alone; repeatable.")
+    ] = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Hold the refinement against data that other programs refined -> NAME.csv.
+
+    Example: nanoed study check-refinement --part alanine --out reports
+    """
+    from nanoed.studies.check_refinement import check_refinement, write_findings
+    from nanoed.studies.console import print_json, print_table, shown_progress
+
+    with shown_progress() as progress:
+        findings = check_refinement(reference, part, _workers(workers), progress)
+    write_findings(findings, out / f"{name.value}.csv")
+    if as_json:
+        print_json([finding.to_dict() for finding in findings])
+    else:
+        head = ("data", "quantity", "value", "relation", "limit", "source", "met")
+        print_table(head, [finding.cells() for finding in findings])
+    if any(finding.met is False for finding in findings):
         raise typer.Exit(1)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from nanoed.pipeline.io.cif_pets import PetsData
-from nanoed.pipeline.refine.frames import Engine, Frame, check_cells, frames_of
+from nanoed.pipeline.refine.frames import Engine, Frame, cell_warning, check_cells, frames_of
 from nanoed.pipeline.refine.minimise import Fit, gauss_newton, search_tilts
 from nanoed.pipeline.refine.normal import cost_of, scale_of
 from nanoed.pipeline.refine.parameters import Parameters, free_parameters
@@ -128,7 +128,10 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
     n_parameters = len(state.values) + len(state.sizes) + int(problem.working.sum())
     n_tilts = 2 * int(problem.working.sum()) if spec.optimise_orientations else 0
     statistics = agreement(table[used], n_parameters, spec.instability, n_tilts)
-    covariance = covariance * max(statistics["gof"], 1e-300) ** 2
+    chi2 = sum(
+        cost_of(f, i) for f, i, w in zip(problem.frames, calculated, problem.working, strict=True) if w
+    )
+    covariance = covariance * chi2 / max(int(used.sum()) - n_parameters - n_tilts, 1)
     statistics |= {
         "mr_obs_pct": merged_r_obs_pct(table[used], crystal),
         "max_shift_su": float(history["max_shift_su"].iloc[-1]),
@@ -152,7 +155,7 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
         frames=frames,
         history=history,
         settings=spec.model_dump(mode="json"),
-        message=f"converged in {len(history)} cycles",
+        message=f"converged in {len(history)} cycles" + cell_warning(data, crystal),
     )
 
 

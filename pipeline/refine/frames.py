@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 LONG = 1e4
 """Aspect that stands for an endless rod."""
+CELL_ERROR_PCT, CELL_WARNING_PCT = 5.0, 1.0
+"""Differences of axes that are refused, and told."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,9 +193,22 @@ def check_cells(data: PetsData, model: Crystal) -> None:
     """Raise InputError where the model's cell is more than 5 % off that of the data."""
     found = np.array(data.cell[:3])
     off = np.abs(np.array(model.cell[:3]) / found - 1).max()
-    if off > 0.05:
+    if 100 * off > CELL_ERROR_PCT:
         raise InputError(
             "the model's cell and that of the data differ by more than 5 %",
             field="cell", value=tuple(round(x, 4) for x in model.cell[:3]),
             allowed=f"within 5 % of {tuple(round(float(x), 4) for x in found)} Å",
         )  # fmt: skip
+
+
+def cell_warning(data: PetsData, model: Crystal) -> str:
+    """What to say where the model's axes, or those of the orientation matrix, are more than 1 % off the data's cell."""
+    found = np.array(data.cell[:3])
+    of_ub = np.linalg.norm(np.linalg.inv(data.ub), axis=1)
+    axes = {"the model's cell": np.array(model.cell[:3]), "the orientation matrix": of_ub}
+    notes = []
+    for name, lengths in axes.items():
+        off = 100 * float(np.abs(lengths / found - 1).max())
+        if off > CELL_WARNING_PCT:
+            notes.append(f"; {name} is {off:.1f} % off the cell of the data")
+    return "".join(notes)

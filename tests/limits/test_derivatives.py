@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from goldens import shipped
 
+from nanoed.pipeline.refine.parameters import AdpModel, free_parameters
 from nanoed.sim.physics.bloch import frame_jacobian, potential_table
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix, rot_x, rot_y
@@ -26,11 +27,11 @@ def central(function: Callable[[float], np.ndarray], step: float = STEP) -> np.n
 
 
 def moved(crystal: Crystal, site: int, quantity: int, change: float) -> Crystal:
-    """The crystal with x, y, z (0-2), occupancy (3) or U_iso (4) of a site changed."""
-    name = ("xyz", "xyz", "xyz", "occupancy", "u_iso")[quantity]
+    """The crystal with x, y, z (0-2), occupancy (3), U_iso (4) or U_ij (5-10) of a site changed."""
+    name = ("xyz", "xyz", "xyz", "occupancy", "u_iso", *6 * ("u_ij",))[quantity]
     values = getattr(crystal, name).copy()
-    if quantity < 3:
-        values[site, quantity] += change
+    if name in ("xyz", "u_ij"):
+        values[site, quantity - 5 if name == "u_ij" else quantity] += change
     else:
         values[site] += change
     return replace(crystal, **{name: values})
@@ -60,12 +61,32 @@ def test_structure_factors(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["brookite", "quartz"])
-def test_intensities_of_a_frame(name: str) -> None:
-    crystal = shipped(name)
-    crystal = replace(crystal, u_ij=np.full_like(crystal.u_ij, np.nan))
-    parameters = [(0, 0), (1, 1), (1, 2), (1, 3), (0, 4)]
+def test_structure_factors_of_anisotropic_sites(name: str) -> None:
+    crystal = free_parameters(shipped(name), "anisotropic").crystal
+    hkl = np.array([[2, 1, 0], [1, 1, 1], [0, 2, 3], [-3, 1, 2], [4, 0, -2]])
+    parameters = [(site, quantity) for site in range(2) for quantity in range(5, 11)]
+    _, slope = structure_factor_derivatives(crystal, hkl, "peng", jacobian_of(crystal, parameters))
+    for column, (site, quantity) in enumerate(parameters):
+        expected = central(
+            lambda x, s=site, q=quantity: structure_factors(moved(crystal, s, q, x), hkl, "peng")
+        )
+        assert slope[:, column] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+        assert np.abs(slope[:, column]).max() > 0
+
+
+@pytest.mark.parametrize("absorption", [0.0, 0.1])
+@pytest.mark.parametrize(("name", "adp_model"), [("brookite", "anisotropic"), ("quartz", "isotropic")])
+def test_intensities_of_a_frame(name: str, adp_model: AdpModel, absorption: float) -> None:
+    crystal = free_parameters(shipped(name), adp_model).crystal
+    parameters = [
+        (0, 0),
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        *([(0, 4)] if adp_model == "isotropic" else [(0, 6), (1, 8)]),
+    ]
     jacobian = jacobian_of(crystal, parameters)
-    potential = potential_table(crystal, KV, G_MAX, "peng", jacobian)
+    potential = potential_table(crystal, KV, G_MAX, "peng", jacobian, absorption)
     ub = frame_matrix(0.2, 0.3, 0.5) @ crystal.reciprocal_basis
     s = excitation_errors(potential.hkl @ ub.T, 0.0250793)
     hkl = potential.hkl[(np.abs(s) < 0.008) & potential.hkl.any(axis=1)]
@@ -75,7 +96,7 @@ def test_intensities_of_a_frame(name: str) -> None:
         change: float = 0.0, part: int = -1, tilt: tuple[float, float] = (0, 0), scale: float = 1
     ):
         made = crystal if part < 0 else moved(crystal, *parameters[part], change)
-        table = potential_table(made, KV, G_MAX, "peng")
+        table = potential_table(made, KV, G_MAX, "peng", absorption=absorption)
         turned = rot_x(tilt[0]) @ rot_y(tilt[1]) @ ub
         sampling = (ROTATIONS, SHARES, scale * THICKNESS, WEIGHTS)
         return frame_jacobian(table, turned, ub, *sampling, hkl, S_MAX, derivatives=False)[0]
@@ -91,3 +112,17 @@ def test_intensities_of_a_frame(name: str) -> None:
         assert slope[:, column] == pytest.approx(difference, abs=1e-6 * largest), column
     wrong = -slope[:, len(parameters)]
     assert np.abs(wrong - expected[len(parameters)]).max() > 1e-2 * np.abs(wrong).max()
+
+
+def test_absorption_takes_electrons() -> None:
+    """Without it a frame's beams share the incident flux; with it some is gone, more in a thicker crystal."""
+    crystal = shipped("quartz")
+    ub = frame_matrix(0.2, 0.3, 0.5) @ crystal.reciprocal_basis
+    lost = []
+    for absorption, thickness in ((0.0, 300.0), (0.1, 300.0), (0.1, 600.0)):
+        table = potential_table(crystal, KV, G_MAX, "peng", absorption=absorption)
+        at = (np.eye(3)[None], np.ones(1), np.array([thickness]), np.ones(1))
+        found, _ = frame_jacobian(table, ub, ub, *at, table.hkl, S_MAX, derivatives=False)
+        lost.append(abs(1 - found.sum()))
+    assert lost[0] < 5e-3
+    assert lost[2] > lost[1] > 5 * lost[0]

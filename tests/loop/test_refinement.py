@@ -179,3 +179,18 @@ def test_standard_uncertainties_are_printed_with_one_or_two_digits():
     assert with_su(0.12894, 0.00013) == "0.12894(13)"
     assert with_su(9.5, 0.0) == "9.50000"
     assert with_su(123.4, 25.0) == "123(25)"
+
+
+def test_frames_held_out_are_predicted():
+    """A third of the frames has no say in the structure and fits all the same; shuffled, it does not."""
+    data = frames_of_its_own_engine(shipped("brookite"), np.zeros((6, 2)))
+    spec = SPEC.model_copy(update={"heldout_every": 3, "optimise_orientations": False})
+    found = refine_dynamical(data, shipped("brookite"), spec)
+    assert found.statistics["r_heldout_pct"] < 0.1
+    table = data.reflections.copy()
+    held = table["zone"].isin([2, 5])
+    table.loc[held, "I"] = np.random.default_rng(0).permutation(table.loc[held, "I"])
+    mixed = PetsData(data.cell, data.wavelength, data.ub, data.zones, table)
+    again = refine_dynamical(mixed, shipped("brookite"), spec)
+    assert again.statistics["r_heldout_pct"] > 20
+    assert distance_A(again.crystal, shipped("brookite")) < 1e-5

@@ -1,0 +1,73 @@
+"""What a refinement says about cells that do not fit, and which reflections it takes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from goldens import shipped
+
+from nanoed.pipeline.io.cif_pets import PetsData
+from nanoed.pipeline.refine.frames import cell_warning, check_cells, frames_of
+from nanoed.pipeline.refine.problem import basis
+from nanoed.pipeline.spec import RefineSpec
+from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.electron import wavelength_A
+from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.geometry import excitation_errors
+from nanoed.sim.physics.scattering import reflections_within
+
+SEMI_ANGLE_DEG = 1.0
+
+
+def zones_of(crystal: Crystal) -> PetsData:
+    """Two frames that list every reflection, all of intensity 100."""
+    hkl = reflections_within(crystal, 1.2)
+    table = pd.DataFrame(hkl, columns=["h", "k", "l"]).assign(I=100.0, sigma=1.0)
+    reflections = pd.concat([table.assign(zone=1), table.assign(zone=2)], ignore_index=True)
+    zones = pd.DataFrame({"id": [1, 2], "alpha": [5.0, 25.0], "beta": 3.0, "omega": 0.0})
+    zones = zones.assign(u=0.0, v=0.0, w=1.0, semi_angle=SEMI_ANGLE_DEG, scale=1.0)
+    return PetsData(crystal.cell, wavelength_A(200.0), crystal.reciprocal_basis, zones, reflections)
+
+
+def stretched(crystal: Crystal, factor: float) -> Crystal:
+    a, b, c, alpha, beta, gamma = crystal.cell
+    return replace(crystal, cell=(factor * a, b, c, alpha, beta, gamma))
+
+
+def test_cells() -> None:
+    crystal = shipped("brookite")
+    data = zones_of(crystal)
+    check_cells(data, stretched(crystal, 1.03))
+    with pytest.raises(InputError, match="more than 5 %"):
+        check_cells(data, stretched(crystal, 1.06))
+    assert cell_warning(data, stretched(crystal, 1.005)) == ""
+    assert "model's cell is 3.0 %" in cell_warning(data, stretched(crystal, 1.03))
+    turned = replace(data, ub=1.02 * data.ub)
+    assert "orientation matrix is 2.0 %" in cell_warning(turned, crystal)
+
+
+def test_selection_of_a_rotation() -> None:
+    """RS_g and DS_g of PHYSICS A4, with the distance from the tilt axis as lever; the axis is x here."""
+    crystal = shipped("brookite")
+    data = zones_of(crystal)
+    spec = RefineSpec(protocol="rotation", rs_g_max=0.66, d_star_max=1.2)
+    limited = spec.model_copy(update={"ds_g_min": 0.003})
+    counts = []
+    for settings in (spec, limited):
+        frame = frames_of(data, settings)[0]
+        g = frame.hkl @ (frame.orientation @ data.ub).T
+        reach = np.hypot(g[:, 1], g[:, 2]) * np.radians(SEMI_ANGLE_DEG)
+        distance = np.abs(excitation_errors(g, data.wavelength))
+        assert (distance <= 0.66 * reach).all()
+        assert (reach - distance >= (settings.ds_g_min or 0)).all()
+        counts.append(len(frame.hkl))
+    assert 0 < counts[1] < counts[0]
+    precession = frames_of(data, spec.model_copy(update={"protocol": "precession"}))[0]
+    assert len(precession.hkl) > counts[0]
+
+
+def test_sizes_over_the_stage_angle() -> None:
+    first, last = frames_of(zones_of(shipped("brookite")), RefineSpec(d_star_max=1.2))
+    assert basis(first, 3) == pytest.approx([1, -1, 1])
+    assert basis(last, 3) == pytest.approx([1, 1, 1])
