@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nanoed.pipeline.spec import ReduceSpec, RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal, read_cif
@@ -75,6 +75,13 @@ class Case(BaseModel):
             if given["experiment"].get(key, value) != value:
                 raise ValueError(f"experiment.{key} is set by the case's {key}; give that one alone")
         return {**given, "experiment": {**given["experiment"], **shared}}
+
+    @field_validator("methods")
+    @classmethod
+    def _each_once(cls, value: tuple[Method, ...]) -> tuple[Method, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a method is named twice")
+        return value
 
     @property
     def solving(self) -> SolveSpec:

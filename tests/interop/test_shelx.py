@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nanoed.pipeline.io.hkl import four_gaussians, parse_formula, read_hkl, write_hkl, write_ins
+from nanoed.pipeline.io.formula import parse_formula
+from nanoed.pipeline.io.hkl import four_gaussians, read_hkl, write_hkl, write_ins
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.factors import electron_factor
 
@@ -88,3 +89,5 @@ def test_formula() -> None:
     assert parse_formula("MgTi2O5") == {"Mg": 1.0, "Ti": 2.0, "O": 5.0}
     with pytest.raises(InputError, match="composition"):
         parse_formula("Xx2?")
+    with pytest.raises(InputError, match="composition"):
+        parse_formula("Ti.")
