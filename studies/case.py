@@ -16,7 +16,7 @@ from nanoed.pipeline.spec import ReduceSpec, RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal, read_cif
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.spec import Experiment
-from nanoed.studies.settings import merged, nearest, read_toml, validated, with_overrides, write_toml
+from nanoed.studies.settings import merged, nearest, read_toml, validated, write_toml
 
 HERE = Path(__file__).parent
 NAME_PATTERN = r"^[a-z0-9._-]+$"
@@ -149,8 +149,7 @@ def load_case(name: str, overrides: Iterable[str] = ()) -> Case:
 
     Raises InputError for an unknown name or field, a wrong value, or a structure that cannot be read.
     """
-    document = with_overrides(_document(name, ()), overrides)
-    case = validated(Case, document, file=_case_file(name))
+    case = validated(Case, _document(name, ()), _case_file(name), overrides)
     structure_file(case.structure)
     case.published_values()
     return case

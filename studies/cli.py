@@ -230,7 +230,7 @@ def reduce(
     from nanoed.studies.folder import placed
     from nanoed.studies.settings import settings
 
-    spec = settings(ReduceSpec, config, [*([f"cell=[{cell}]"] if cell else []), *(overrides or [])])
+    spec = settings(ReduceSpec, config, [*([f"cell={_cell(cell)}"] if cell else []), *(overrides or [])])
     with shown_progress() as progress, placed(out, force) as work:
         reduction = make(data, spec, work, _workers(workers), progress)
     (print_json if as_json else print_pairs)(dict(reduction.statistics))
@@ -497,6 +497,19 @@ def _case(name: str, overrides: list[str] | None) -> "Case":
     from nanoed.studies.case import load_case
 
     return load_case(name, overrides or ())
+
+
+def _cell(text: str) -> list[float]:
+    from nanoed.sim.physics.errors import InputError
+
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 6 or not 0 < min(numbers) <= max(numbers) < float("inf"):
+        allowed = "six numbers: a,b,c in Å and alpha,beta,gamma in degrees"
+        raise InputError("not a cell", field="--cell", value=text, allowed=allowed)
+    return numbers
 
 
 def _workers(asked: int | None) -> int:
