@@ -76,7 +76,8 @@ def _tabulated(element: str, u_iso: float, table: str, top: float) -> tuple[Arra
     values = np.empty(NODES)
     for i, each in enumerate(s):
         near, far = (
-            electron_factor(element, np.sqrt(r2 + each**2 / 4 + sign * along * each), table) for sign in (-1, 1)
+            electron_factor(element, np.sqrt(r2 + each**2 / 4 + sign * along * each), table)
+            for sign in (-1, 1)
         )
         lost = np.exp(-b * each**2) - np.exp(-b * (each**2 / 2 + 2 * r2))
         values[i] = (area * near * far * lost).sum()
