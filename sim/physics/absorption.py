@@ -56,10 +56,10 @@ def thermal_diffuse_factor(
     It makes U' = γ Σ f' T exp(-2πi g·r) / (π V) with the intensity of the mean wave falling as exp(-2π U'_0 t / K).
     u_iso : Å². Raises InputError for an element or a table that is not tabulated.
     """
-    s = np.abs(np.asarray(s, float))
-    top = 0.25 * np.ceil(4 * float(s.max(initial=0.0)) + 1)
+    magnitude = np.abs(np.asarray(s, float))
+    top = 0.25 * np.ceil(4 * float(magnitude.max(initial=0.0)) + 1)
     node, value = _tabulated(element, float(u_iso), table, top)
-    return 2 * relativistic_gamma(voltage_kv) * wavelength_A(voltage_kv) * CubicSpline(node, value)(s)
+    return 2 * relativistic_gamma(voltage_kv) * wavelength_A(voltage_kv) * CubicSpline(node, value)(magnitude)
 
 
 @lru_cache(maxsize=256)
