@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from nanoed.sim import microscope
-from nanoed.sim.particle import Body, mounting
+from nanoed.sim import microscope, multislice
+from nanoed.sim.particle import Body, cut_atoms, mounting
 from nanoed.sim.physics import bloch, geometry, kinematical, sampling
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.thickness import chord_distribution
@@ -104,7 +104,10 @@ def diffraction(setup: Setup, i: int, grain: Grain | None = None) -> Diffraction
     thickness, weights, area = chord_distribution(grain.body, grain.to_lab.T @ np.array([0.0, 0.0, 1.0]))
     rotations, shares = orientations(setup, i, float(np.max(thickness)))
     hkl, s_g = excited(setup, ub_lab)
-    share = engine_shares(setup, ub_lab, rotations, shares, thickness, weights, hkl)
+    if setup.experiment.engine == "multislice":
+        share = atom_shares(setup, grain, rotations, shares, hkl, area)
+    else:
+        share = engine_shares(setup, ub_lab, rotations, shares, thickness, weights, hkl)
     share = damaged(setup, i, share, np.linalg.norm(hkl @ ub_lab.T, axis=1))
     x, y = geometry.g_to_pixel(true.distortion((hkl @ ub_lab.T)[:, :2]), true.centre_px[i], true.a_per_px)
     dose = instrument.flux_e_A2_s * setup.experiment.protocol.exposure_s
@@ -121,6 +124,20 @@ def diffraction(setup: Setup, i: int, grain: Grain | None = None) -> Diffraction
         thickness_mean=float(thickness @ weights),
         thickness_max=float(np.max(thickness)),
     )
+
+
+def atom_shares(
+    setup: Setup, grain: Grain, rotations: Array, shares: Array, hkl: NDArray[np.int64], area: float
+) -> Array:
+    """As `engine_shares`, of the grain's atoms by multislice; what no spot holds stays in the beam."""
+    experiment = setup.experiment
+    atoms = cut_atoms(setup.crystal, grain.body, grain.to_lab)
+    optics = multislice.Optics(experiment.instrument.voltage_kv, experiment.factors)
+    g = hkl @ (grain.to_lab @ setup.crystal.reciprocal_basis).T
+    spots = multislice.particle_spots(atoms, optics, g, rotations, shares, setup.g_max, setup.s_max)
+    share = spots / area
+    share[0] = max(0.0, 1 - share[1:].sum())
+    return share
 
 
 def engine_shares(

@@ -9,7 +9,7 @@ spots stay where the lattice puts them. Of the physics it shares only the scatte
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numba as nb
@@ -32,6 +32,8 @@ KERNEL_WIDTH = 8
 KERNEL_BETA = 0.976 * np.pi * KERNEL_WIDTH * (1 - BAND / 2)
 DEPTH_NODES = 6
 """Slices over which an atom's depth is interpolated (Lagrange, fifth degree)."""
+SLICE_A, MARGIN_A, SPOT_RADIUS = 2.0, 12.0, 0.05
+"""Å, Å and 1/Å: slices of a particle, vacuum around it, and reach of its spots."""
 DEPTH_STEP = 0.1
 """1/Å; frequency along the beam at which the curvature of a scattering factor is taken."""
 
@@ -277,6 +279,17 @@ def _propagator(grid: Grid, optics: Optics, beam: Array) -> Complex:
         k_z = -(p2 - beam @ beam) / (2 * k)
     inside = qx**2 + qy**2 <= grid.band_limit**2
     return np.where(inside, np.exp(2j * np.pi * grid.slice_thickness * k_z), 0).astype(optics.dtype)
+
+
+def particle_spots(
+    atoms: Atoms, optics: Optics, g: Array, rotations: Array, weights: Array, g_max: float, s_max: float
+) -> Array:
+    """As `spot_areas`, for a particle about the origin in a box made for beams up to g_max (1/Å); one thread."""
+    low, high = atoms.xyz.min(0), atoms.xyz.max(0)
+    grid = grid_around(high - low, 1 / (3.3 * g_max), SLICE_A, MARGIN_A)
+    corner = np.array([low[0], low[1], high[2]]) - MARGIN_A * np.array([1, 1, -1])
+    moved = replace(atoms, xyz=atoms.xyz - corner)
+    return spot_areas(moved, grid, optics, g, rotations, weights, SPOT_RADIUS, s_max, workers=1)
 
 
 def spot_areas(

@@ -152,6 +152,8 @@ def inside(body: Body, xyz: Array) -> NDArray[np.bool_]:
     """Whether points (n, 3), Å in the crystal's Cartesian frame, lie in the particle; (n,)."""
     if body.shape == "polyhedron":
         return np.asarray((xyz @ body.normals.T <= body.distances).all(axis=1))
+    if body.shape == "polyhedron":
+        return np.asarray((xyz @ body.normals.T <= body.distances).all(1))
     along = xyz @ body.axis
     across2 = np.square(xyz).sum(1) - along**2
     r, h = 0.5 * body.diameter, 0.5 * body.length

@@ -16,7 +16,7 @@ from pydantic import (
 
 from nanoed.sim.microscope import PRESETS
 
-Engine = Literal["bloch", "kinematical"]
+Engine = Literal["bloch", "kinematical", "multislice"]
 Table = Literal["lobato", "peng", "kirkland"]
 MOST_FRAMES = 100_000
 Magnitude = Literal["off", "default"] | NonNegativeFloat

@@ -41,7 +41,7 @@ def _table(flaws: dict[str, object] | None = None, diameter_nm: float = 30.0, li
     experiment = {
         "structure": "brookite",
         "seed": 1,
-        "particle": {"shape": "sphere", "diameter_nm": diameter_nm},
+        "particle": {"shape": "sphere", "diameter_nm": diameter_nm, "twin_plane_hkl": (1, 1, 0)},
         "instrument": {"preset": "jeol-f200"},
         "protocol": {"kind": "precession", "tilt_min_deg": -1, "tilt_max_deg": 1, "tilt_step_deg": 1}
         | {"exposure_s": 1, "semi_angle_deg": 1},
