@@ -25,6 +25,9 @@ from nanoed.pipeline.spec import ReduceSpec, RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import ConvergenceError
 
+AVERAGED = {"kinematical": "merged.hkl", "kinematical-nonaveraged": "unmerged.hkl"}
+KINEMATICAL_SCALE = 0.01
+"""Factor of the potential at which the published frame-based kinematical refinement was done (PHYSICS B)."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -132,9 +135,13 @@ def refine(
     progress: Progress | None = None,
 ) -> Refinement:
     """Refine `model` against a folder of reduced data, or against one .cif_pets or .hkl file."""
-    if method == "kinematical":
-        return refine_kinematical(read_hkl(_file(reduced, "merged.hkl")), model, spec)
-    return refine_dynamical(read_cif_pets(_file(reduced, "frames.cif_pets")), model, spec, workers, progress)
+    if method in AVERAGED:
+        table = read_hkl(_file(reduced, AVERAGED[method]))
+        return replace(refine_kinematical(table, model, spec), method=method)
+    if method == "kinematical-frames":
+        spec = spec.model_copy(update={"potential_scale": KINEMATICAL_SCALE})
+    data = read_cif_pets(_file(reduced, "frames.cif_pets"))
+    return replace(refine_dynamical(data, model, spec, workers, progress), method=method)
 
 
 def solve(
