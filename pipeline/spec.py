@@ -326,6 +326,7 @@ class RefineSpec(_Part):
     start_frames : frames of the first cycles, evenly spread, which bring the model near.
     start_s_ratio : these use s_g_max times this, and beams up to d_star_max alone.
     absorption : imaginary over real part of every potential coefficient; 0: none (A1: 0.1 is usual).
+    potential_scale : factor of the potential; 0.01 makes the frame-based refinement kinematical (B).
     heldout_every : every so many frames one has no say in the structure; None: all have.
     """
 
@@ -352,6 +353,7 @@ class RefineSpec(_Part):
     start_frames: PositiveInt = 24
     start_s_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
     absorption: NonNegativeFloat = 0.0
+    potential_scale: PositiveFloat = 1.0
     heldout_every: Annotated[int, Field(ge=2)] | None = None
 
 

@@ -27,6 +27,9 @@ from nanoed.pipeline.spec import ReduceSpec, RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import ConvergenceError, InputError
 
+AVERAGED = {"kinematical": "merged.hkl", "kinematical-nonaveraged": "unmerged.hkl"}
+KINEMATICAL_SCALE = 0.01
+"""Factor of the potential at which the published frame-based kinematical refinement was done (PHYSICS B)."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -138,11 +141,15 @@ def refine(
     The model takes the cell of the data; a bare .hkl, without reduction.json or .ins beside it, leaves it its own.
     Raises InputError for a file of the other method and for a model whose cell is not that of the data.
     """
-    if method == "kinematical":
-        path = _file(reduced, method, "merged.hkl")
-        return refine_kinematical(read_hkl(path), _with_cell(model, _cell_beside(path)), spec)
+    if method in AVERAGED:
+        path = _file(reduced, method, AVERAGED[method])
+        averaged = refine_kinematical(read_hkl(path), _with_cell(model, _cell_beside(path)), spec)
+        return replace(averaged, method=method)
+    if method == "kinematical-frames":
+        spec = spec.model_copy(update={"potential_scale": KINEMATICAL_SCALE})
     data = read_cif_pets(_file(reduced, method, "frames.cif_pets"))
-    return refine_dynamical(data, _with_cell(model, data.cell), spec, workers, progress)
+    refined = refine_dynamical(data, _with_cell(model, data.cell), spec, workers, progress)
+    return replace(refined, method=method)
 
 
 def solve(

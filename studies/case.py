@@ -21,7 +21,7 @@ from nanoed.studies.settings import merged, nearest, read_toml, validated, write
 HERE = Path(__file__).parent
 NAME_PATTERN = r"^[a-z0-9._-]+$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Method = Literal["kinematical", "dynamical"]
+Method = Literal["kinematical", "kinematical-nonaveraged", "kinematical-frames", "dynamical"]
 
 
 class Start(BaseModel):

@@ -40,6 +40,8 @@ class MethodName(StrEnum):
     """Ways of refining."""
 
     kinematical = "kinematical"
+    kinematical_nonaveraged = "kinematical-nonaveraged"
+    kinematical_frames = "kinematical-frames"
     dynamical = "dynamical"
 
 

@@ -15,7 +15,12 @@ from nanoed.pipeline.refine.result import Refinement
 CIF_HEADER = (
     "# Core CIF dictionary 3.2.0 (COMCIFS)\n# names of version 3 spelt as in CIF1: underscores for dots\n"
 )
-THEORY = {"kinematical": "kinematical", "dynamical": "dynamical"}
+THEORY = {
+    "kinematical": "kinematical",
+    "kinematical-nonaveraged": "kinematical",
+    "kinematical-frames": "kinematical",
+    "dynamical": "dynamical",
+}
 REFLECTIONS = ["h", "k", "l", "I_obs", "sigma", "I_calc"]
 
 

@@ -72,7 +72,13 @@ class Problem:
         crystal = self.parameters.apply(values)
         jacobian = self.parameters.jacobian if derivatives else None
         return potential_table(
-            crystal, self.voltage, self.engine.g_max, self.spec.factors, jacobian, self.spec.absorption
+            crystal,
+            self.voltage,
+            self.engine.g_max,
+            self.spec.factors,
+            jacobian,
+            self.spec.absorption,
+            self.spec.potential_scale,
         )
 
     def each(self, work: Callable[[int], T], which: NDArray[np.integer[Any]] | None = None) -> list[T]:

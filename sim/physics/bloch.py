@@ -57,11 +57,13 @@ def potential_table(
     factors: str = "peng",
     jacobian: Array | None = None,
     absorption: Absorption = 0.0,
+    strength: float = 1.0,
 ) -> PotentialTable:
     """Tabulate U_q for all beams with |g| <= g_max (1/Å) that the lattice's centring lets couple to 000.
 
     jacobian : (sites, 11, p) of `structure_factor_derivatives`, for derivatives by p parameters.
     absorption : makes it U + iU', see `absorptive_potential`; with derivatives a fraction only (else ValueError).
+    strength : factor of every U; well below 1 the intensities become kinematical, in proportion to its square.
     """
     if isinstance(absorption, str) and jacobian is not None:
         raise ValueError("a thermal diffuse absorptive potential has no derivatives; a fraction has")
@@ -73,7 +75,7 @@ def potential_table(
     q = np.vstack([np.zeros((1, 3), np.int64), reflections_within(crystal, 2 * g_max)])
     flat_q = q @ stride
     half = q[flat_q >= 0]
-    scale = potential_per_factor(crystal, voltage_kv)
+    scale = strength * potential_per_factor(crystal, voltage_kv)
     if jacobian is None:
         values = scale * structure_factors(crystal, half, factors)[:, None]
     else:

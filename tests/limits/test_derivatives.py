@@ -126,3 +126,20 @@ def test_absorption_takes_electrons() -> None:
         lost.append(abs(1 - found.sum()))
     assert lost[0] < 5e-3
     assert lost[2] > lost[1] > 5 * lost[0]
+
+
+def test_a_hundredth_of_the_potential_is_kinematical() -> None:
+    """Intensities fall with the square of a weak potential, and do not with the full one (PHYSICS B: R = 0.14 ε)."""
+    crystal = shipped("brookite")
+    ub = frame_matrix(0.2, 0.3, 0.5) @ crystal.reciprocal_basis
+
+    def intensities(strength: float) -> np.ndarray:
+        table = potential_table(crystal, KV, G_MAX, "peng", strength=strength)
+        hkl = table.hkl[1:]
+        at = (ROTATIONS, SHARES, THICKNESS, WEIGHTS)
+        return frame_jacobian(table, ub, ub, *at, hkl, S_MAX, derivatives=False)[0] / strength**2
+
+    weak, weaker, full = intensities(0.01), intensities(0.005), intensities(1.0)
+    seen = weak > 1e-3 * weak.max()
+    assert weaker[seen] == pytest.approx(weak[seen], rel=5e-3)
+    assert np.abs(full[seen] / weak[seen] - 1).max() > 0.1

@@ -181,6 +181,17 @@ def test_standard_uncertainties_are_printed_with_one_or_two_digits():
     assert with_su(123.4, 25.0) == "123(25)"
 
 
+def test_a_weak_potential_is_kinematical():
+    """Dynamical frames do not fit the refinement with a hundredth of the potential."""
+    data = frames_of_its_own_engine(shipped("brookite"), np.zeros((6, 2)))
+    held = SPEC.model_copy(update={"optimise_orientations": False})
+    weak = held.model_copy(update={"potential_scale": 0.01})
+    dynamical = refine_dynamical(data, shipped("brookite"), held)
+    kinematical = refine_dynamical(data, shipped("brookite"), weak)
+    assert dynamical.statistics["r_obs_pct"] < 0.1
+    assert kinematical.statistics["r_obs_pct"] > 5
+
+
 def test_frames_held_out_are_predicted():
     """A third of the frames has no say in the structure and fits all the same; shuffled, it does not."""
     data = frames_of_its_own_engine(shipped("brookite"), np.zeros((6, 2)))
