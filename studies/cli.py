@@ -1,7 +1,8 @@
 """The command line. Heavy imports happen inside the commands, so that help is instant.
 
 Exit status: 0; 1 = it ran, and a method or a regression failed; 2 = bad input, one line saying what and
-where; 3 = internal error, one line and the path of the saved traceback; 130 = interrupted.
+where; 3 = internal error, one line and the path of the saved traceback; 130 = interrupted; 141 = who
+read the output has left.
 """
 
 import os
@@ -79,11 +80,12 @@ def status(args: list[str] | None = None) -> int:
     """Run the program and return its exit status."""
     try:
         code = int(app(args, standalone_mode=False) or 0)
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # typer makes SystemExit of the former
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 141
     except Exception as error:
         return _failed(error)
     if code == 130:
@@ -226,6 +228,7 @@ def reduce(
 
     Example: nanoed reduce frames --cell 9.2,5.4,5.1,90,90,90 --set spacegroup="P b c a" --out reduced
     """
+    from nanoed.pipeline.reduce.output import plain
     from nanoed.pipeline.reduce.reduce import reduce as make
     from nanoed.pipeline.spec import ReduceSpec
     from nanoed.studies.console import print_json, print_pairs, shown_progress
@@ -235,7 +238,7 @@ def reduce(
     spec = settings(ReduceSpec, config, [*([f"cell={_cell(cell)}"] if cell else []), *(overrides or [])])
     with shown_progress() as progress, placed(out, force) as work:
         reduction = make(data, spec, work, _workers(workers), progress)
-    (print_json if as_json else print_pairs)(dict(reduction.statistics))
+    (print_json if as_json else print_pairs)(plain(reduction.statistics))
 
 
 @app.command("solve")

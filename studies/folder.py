@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nanoed.sim.physics.errors import InputError
@@ -49,11 +49,13 @@ def placed(out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0)
                 field="--out",
                 allowed="a new or empty folder, one of an equal run, or --force",
             )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = out.with_name(f".{out.name}.partial-{os.getpid()}")
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
+    work = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    made = [parent for parent in out.parents if not parent.exists()]
     try:
+        with refusals(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
         if out.exists() and not os.access(out, os.W_OK):
             raise InputError("read-only", file=out, field="--out", allowed="a writable folder")
         with refusals(out):
@@ -62,6 +64,9 @@ def placed(out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0)
             _move(work, out, entries or tuple(sorted(os.listdir(work))))
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):  # those that hold something stay
+            for parent in made:
+                parent.rmdir()
 
 
 @contextmanager

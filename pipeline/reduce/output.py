@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,6 +151,15 @@ def pets_data(result: Reduction, spec: ReduceSpec, nominal: Nominal) -> PetsData
     )
 
 
+def plain(value: Any) -> Any:
+    """The value for JSON, which has no word for NaN and infinity: null."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_reduction(
     out_dir: str | os.PathLike[str], result: Reduction, spec: ReduceSpec, nominal: Nominal
 ) -> None:
@@ -164,14 +174,14 @@ def write_reduction(
         write_ins(folder / "merged.ins", "nanoed", result.geometry.wavelength, result.geometry.cell, group,
                   spec.composition)  # fmt: skip
         write_cif_pets(folder / "frames.cif_pets", pets_data(result, spec, nominal))
-        record = {
+        record = plain({
             "statistics": result.statistics | {"merged_hkl_scale": scale},
             "frames": result.frames.to_dict(orient="list"),
             "settings": spec.model_dump(mode="json"),
-        }
+        })  # fmt: skip
         target = folder / "reduction.json"
         part = target.with_name(target.name + ".part")
-        part.write_text(json.dumps(record, indent=1, allow_nan=True) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         part.replace(target)
     except OSError as error:
         raise InputError(f"cannot write: {error.strerror or error}", file=folder, field="out_dir",

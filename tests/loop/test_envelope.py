@@ -14,17 +14,18 @@ def contents(folder):
 
 @pytest.mark.slow
 def test_pipeline_output_is_the_same_without_the_truth(small_case, small_run, tmp_path):
-    """The data are copied elsewhere and the truth beside them is scrambled, then deleted."""
+    """The data are copied elsewhere; the truth beside them is scrambled, then deleted and the data reduced again."""
     shutil.copytree(small_run.folder / "data", tmp_path / "data")
     shutil.copytree(small_run.folder / "truth", tmp_path / "truth")
     for path in (tmp_path / "truth").iterdir():
         path.write_bytes(path.read_bytes()[::-1])
     told = given(small_case.crystal, small_case.start, small_case.seed)
     spec = small_case.reduce.model_copy(update={"cell": told.cell})
-    shutil.rmtree(tmp_path / "truth")
     analyse(tmp_path / "data", spec, told.model, small_case.refine, small_case.methods, tmp_path, workers=1)
-    for part in ("reduced", "refined"):
-        expected, found = contents(small_run.folder / part), contents(tmp_path / part)
+    shutil.rmtree(tmp_path / "truth")
+    analyse(tmp_path / "data", spec, told.model, small_case.refine, (), tmp_path / "without", workers=1)
+    for part, again in (("reduced", tmp_path), ("refined", tmp_path), ("reduced", tmp_path / "without")):
+        expected, found = contents(small_run.folder / part), contents(again / part)
         assert sorted(found) == sorted(expected)
         assert [name for name in expected if found[name] != expected[name]] == []
 

@@ -51,7 +51,7 @@ def moved(crystal: Crystal, distance_A: float, seed: int = 3) -> Crystal:
 
 
 def frames_of_its_own_engine(crystal: Crystal, tilts_deg: np.ndarray) -> PetsData:
-    """Noise-free frames along three directions whose true orientation is off the listed one by the tilts."""
+    """Noise-free frames of a tilt series whose true orientation is off the listed one by the tilts."""
     ub, wavelength = crystal.reciprocal_basis, wavelength_A(VOLTAGE_KV)
     angles = [(5.0 + 11.0 * i, 3.0 - 2.0 * i, 40.0) for i in range(len(tilts_deg))]
     engine = Engine(ub, SPEC.thickness, "precession", SPEC.d_star_max + SPEC.g_margin, SPEC.s_g_max, None)

@@ -29,7 +29,10 @@ def test_results_have_the_columns_in_order_and_a_row_per_method(small_case, smal
 def test_dynamical_refinement_is_nearer_to_the_truth_than_the_kinematical(small_run):
     kinematical, dynamical = rows_of(small_run.folder)
     assert float(dynamical["av_dist_A"]) < float(kinematical["av_dist_A"])
-    assert float(dynamical["r_obs_pct"]) < float(kinematical["r_obs_pct"])
+    assert float(dynamical["r_obs_pct"]) <= 6
+    assert float(dynamical["r_obs_pct"]) < 0.5 * float(kinematical["r_obs_pct"])
+    assert float(dynamical["av_dist_A"]) <= 0.005
+    assert float(dynamical["max_dist_A"]) <= 0.008
     assert float(dynamical["thickness_A"]) == pytest.approx(float(dynamical["thickness_true_A"]), rel=0.15)
 
 

@@ -169,6 +169,24 @@ def test_full_disk_leaves_nothing_behind(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_parents_made_for_the_output_go_with_it(capsys, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "frames.h5").write_bytes(bytes(200))
+    out = tmp_path / "a" / "b" / "c"
+    refused(capsys, "reduce", tmp_path / "data", "--cell", "9.2,5.4,5.1,90,90,90", "--out", out)
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_a_reader_that_leaves_is_no_failure_of_ours():
+    """The pipe has lost its reader before the program starts."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "nanoed", "list"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.mark.parametrize("args", [("run",), ("runn", MAIN), ("run", MAIN, "--fast"), ("list", "--json=3")])
 def test_usage_errors(capsys, args):
     refused(capsys, *args)

@@ -1,5 +1,7 @@
 """Parts of the reduction against exact answers: background, peaks, centre, profiles, rocking curve, merging."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from nanoed.pipeline.reduce.centre import direct_beam, friedel_centre
 from nanoed.pipeline.reduce.integrate import integrate_frame
 from nanoed.pipeline.reduce.merge import cc_half, merge, outliers, r_int
 from nanoed.pipeline.reduce.noise import block_moments, estimate_gain
+from nanoed.pipeline.reduce.output import plain
 from nanoed.pipeline.reduce.peaks import clean, find_peaks
 from nanoed.pipeline.reduce.profile import gaussian_profile
 from nanoed.pipeline.reduce.rocking import RockingShape, camel_lorentzian, rocking_profile
@@ -236,6 +239,12 @@ def test_r_int_ignores_the_order_and_cc_half_the_noise_free() -> None:
     assert r_int(level, group) < 1e-15
     assert cc_half(level, group) == pytest.approx(1.0)
     assert r_int(level, rng.permutation(group)) > 0.3
+
+
+def test_numbers_that_json_lacks_become_null() -> None:
+    found = plain({"r_int": float("nan"), "cell": [1.0, np.float64("inf")], "frames": {"n": 3, "ok": True}})
+    assert json.loads(json.dumps(found, allow_nan=False)) == {
+        "r_int": None, "cell": [1.0, None], "frames": {"n": 3, "ok": True}}  # fmt: skip
 
 
 def test_symmetry_of_the_lists() -> None:
