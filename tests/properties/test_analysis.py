@@ -1,7 +1,7 @@
 """What a refinement from the command line takes from the files: the data's cell, and no file of another method."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -52,9 +52,14 @@ def test_dynamical_refinement_is_given_the_cell_of_the_frames(folder, monkeypatc
     class Data:
         cell = CELL
 
+    @dataclass
+    class Refined:
+        cell: tuple[float, ...]
+        method: str = ""
+
     monkeypatch.setattr(analysis, "read_cif_pets", lambda path: Data)
-    monkeypatch.setattr(analysis, "refine_dynamical", lambda data, model, *rest: model.cell)
-    assert analysis.refine("dynamical", folder, shipped("brookite"), RefineSpec()) == CELL
+    monkeypatch.setattr(analysis, "refine_dynamical", lambda data, model, *rest: Refined(model.cell))
+    assert analysis.refine("dynamical", folder, shipped("brookite"), RefineSpec()).cell == CELL
     far = replace(shipped("brookite"), cell=(10.0, *CELL[1:]))
     with pytest.raises(InputError, match="5 %"):
         analysis.refine("dynamical", folder, far, RefineSpec())
