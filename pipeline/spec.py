@@ -6,10 +6,12 @@ themselves when the field is None.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import gemmi
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,8 +19,10 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     field_validator,
+    model_validator,
 )
 
+from nanoed.pipeline.io.formula import parse_formula
 from nanoed.sim.physics.errors import InputError
 
 Laue = Literal["-1", "2/m", "mmm", "4/m", "4/mmm", "-3", "-3m", "6/m", "6/mmm", "m-3", "m-3m"]
@@ -31,8 +35,27 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _formula(text: str) -> str:
+    try:
+        parse_formula(text)
+    except InputError:
+        raise ValueError("not a formula of known elements, such as TiO2") from None
+    return text
+
+
+Formula = Annotated[str, AfterValidator(_formula)]
+
+
+def _closes(cell: Cell) -> bool:
+    """Whether three axes can enclose the cell's angles: the square of volume / (a b c) is positive."""
+    if max(cell[3:]) >= 180:
+        return False
+    x, y, z = (math.cos(math.radians(angle)) for angle in cell[3:])
+    return 1 - x * x - y * y - z * z + 2 * x * y * z > 1e-6
+
+
 class NoiseSpec(_Part):
-    """Noise model sigma²(counts) = gain * counts + offset per pixel (C3.1)."""
+    """Noise model sigma²(counts) = gain * counts per pixel (C3.1)."""
 
     gain: PositiveFloat | None = None
     """Counts per electron times the cluster excess, var/mean; None: from the frames."""
@@ -106,6 +129,12 @@ class PositionSpec(_Part):
     """Prior spread of the azimuth from frame to frame (H7: 0.2)."""
     min_peaks: PositiveInt = 4
     """Frames with fewer matched peaks are reported as blank."""
+
+    @model_validator(mode="after")
+    def _one_reach_per_resolution(self) -> PositionSpec:
+        if not len(self.reach_px) == len(self.d_star_max) > 0:
+            raise ValueError("reach_px and d_star_max must be equally long: one of each per round")
+        return self
 
 
 class OrientationSpec(_Part):
@@ -206,7 +235,7 @@ class ReduceSpec(_Part):
     cell: Cell | None = None
     laue: Laue | None = None
     spacegroup: str | None = None
-    composition: str = ""
+    composition: Formula = ""
     d_star_max: PositiveFloat = 1.4
     coverage_s_max: PositiveFloat = 0.7
     distortion: Literal["none", "elliptic"] = "elliptic"
@@ -224,6 +253,13 @@ class ReduceSpec(_Part):
     def _known(cls, value: str | None) -> str | None:
         if value is not None and gemmi.find_spacegroup_by_name(value) is None:
             raise ValueError("not a space group that gemmi knows")
+        return value
+
+    @field_validator("cell")
+    @classmethod
+    def _closing(cls, value: Cell | None) -> Cell | None:
+        if value is not None and not _closes(value):
+            raise ValueError("not a cell: its angles (degrees) must be below 180 and span a volume")
         return value
 
     def require_cell(self) -> Cell:

@@ -37,14 +37,7 @@ def simulate(
 
     Memory is that of a few frames plus the truth tables. Raises InputError for folders that cannot be used.
     """
-    data, truth = Path(data_dir).resolve(), Path(truth_dir).resolve()
-    if data == truth or data in truth.parents or truth in data.parents:
-        raise InputError(
-            "data and truth must be unrelated folders",
-            field="truth_dir",
-            value=truth_dir,
-            allowed="a folder neither inside nor around the data folder",
-        )
+    data, truth = unrelated(data_dir, truth_dir)
     setup = prepare(experiment, crystal)
     reflections: list[dict[str, NDArray[Any]]] = []
     summaries: list[dict[str, float]] = []
@@ -63,6 +56,19 @@ def simulate(
     )
     write_truth(truth, Truth(_summary(setup, frames), frames, table))
     return path
+
+
+def unrelated(data_dir: str | os.PathLike[str], truth_dir: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Both folders with symbolic links followed; raises InputError where one is, or lies in, the other."""
+    data, truth = Path(data_dir).resolve(), Path(truth_dir).resolve()
+    if data == truth or data in truth.parents or truth in data.parents:
+        raise InputError(
+            "data and truth must be unrelated folders",
+            field="truth",
+            value=os.fspath(truth_dir),
+            allowed="a folder neither inside nor around the data folder",
+        )
+    return data, truth
 
 
 def simulated_frames(setup: Setup, workers: int = 1) -> Iterator[Frame]:

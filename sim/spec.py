@@ -18,6 +18,7 @@ from nanoed.sim.microscope import PRESETS
 
 Engine = Literal["bloch", "kinematical"]
 Table = Literal["lobato", "peng", "kirkland"]
+MOST_FRAMES = 100_000
 Magnitude = Literal["off", "default"] | NonNegativeFloat
 
 
@@ -116,6 +117,9 @@ class Series(_Part):
             raise ValueError("tilt_max_deg must not be below tilt_min_deg")
         if (self.kind == "precession") != (self.semi_angle_deg > 0):
             raise ValueError("semi_angle_deg must be above 0 for precession and 0 otherwise")
+        frames = (self.tilt_max_deg - self.tilt_min_deg) / self.tilt_step_deg
+        if frames > MOST_FRAMES:
+            raise ValueError(f"tilt_step_deg makes {frames:.3g} frames, more than {MOST_FRAMES}")
         if self.kind == "precession" and self.readout_gap_s > 0:
             raise ValueError("readout_gap_s must be 0 for precession: the stage stands still")
         return self
@@ -131,8 +135,8 @@ class Serial(_Part):
     """
 
     kind: Literal["serial"]
-    n_frames: Annotated[int, Field(ge=1, le=100_000)]
-    n_particles: Annotated[int, Field(ge=1, le=100_000)]
+    n_frames: Annotated[int, Field(ge=1, le=MOST_FRAMES)]
+    n_particles: Annotated[int, Field(ge=1, le=MOST_FRAMES)]
     exposure_s: PositiveFloat
     turn_deg: Annotated[float, Field(ge=0, le=90)] = 0.3
     size_spread_pct: Annotated[float, Field(ge=0, le=100)] = 10.0
@@ -196,7 +200,7 @@ class Experiment(_Part):
     s_max : excitation error up to which a beam enters the structure matrix, 1/Å; None = rule of PHYSICS A4
         for this particle, which the refinement uses as well, times 1.5.
     azimuths_factor : samples of precession or rotation over those of PHYSICS A5.
-    noise : Poisson counting; without it frames hold expected counts rounded to integers.
+    noise : Poisson counting; without it frames hold the expected counts themselves.
     """
 
     structure: str

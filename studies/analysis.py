@@ -4,6 +4,7 @@ Nothing here knows a Case, a seed or the truth: a data folder, the pipeline's ow
 and a start model go in.
 """
 
+import json
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from time import perf_counter
 
 from nanoed.pipeline.io.cif_pets import read_cif_pets
 from nanoed.pipeline.io.hkl import read_hkl
+from nanoed.pipeline.io.ins import Cell, read_ins
 from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.kinematical import refine_kinematical
@@ -23,7 +25,7 @@ from nanoed.pipeline.solve.solve import Solution
 from nanoed.pipeline.solve.solve import solve as solve_intensities
 from nanoed.pipeline.spec import ReduceSpec, RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal
-from nanoed.sim.physics.errors import ConvergenceError
+from nanoed.sim.physics.errors import ConvergenceError, InputError
 
 AVERAGED = {"kinematical": "merged.hkl", "kinematical-nonaveraged": "unmerged.hkl"}
 KINEMATICAL_SCALE = 0.01
@@ -134,14 +136,20 @@ def refine(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Refinement:
-    """Refine `model` against a folder of reduced data, or against one .cif_pets or .hkl file."""
+    """Refine `model` against a folder of reduced data, or against one .cif_pets or .hkl file.
+
+    The model takes the cell of the data; a bare .hkl, without reduction.json or .ins beside it, leaves it its own.
+    Raises InputError for a file of the other method and for a model whose cell is not that of the data.
+    """
     if method in AVERAGED:
-        table = read_hkl(_file(reduced, AVERAGED[method]))
-        return replace(refine_kinematical(table, model, spec), method=method)
+        path = _file(reduced, method, AVERAGED[method])
+        found = refine_kinematical(read_hkl(path), _with_cell(model, _cell_beside(path)), spec)
+        return replace(found, method=method)
     if method == "kinematical-frames":
         spec = spec.model_copy(update={"potential_scale": KINEMATICAL_SCALE})
-    data = read_cif_pets(_file(reduced, "frames.cif_pets"))
-    return replace(refine_dynamical(data, model, spec, workers, progress), method=method)
+    data = read_cif_pets(_file(reduced, method, "frames.cif_pets"))
+    found = refine_dynamical(data, _with_cell(model, data.cell), spec, workers, progress)
+    return replace(found, method=method)
 
 
 def solve(
@@ -154,8 +162,41 @@ def solve(
     return solution
 
 
-def _file(reduced: Path, name: str) -> Path:
-    return reduced / name if reduced.is_dir() else reduced
+def _file(reduced: Path, method: str, name: str) -> Path:
+    """The file that the method reads; raises InputError where the other method's was given."""
+    if reduced.is_dir():
+        return reduced / name
+    needed = Path(name).suffix
+    if reduced.suffix in {".hkl", ".cif_pets"} - {needed}:
+        allowed = f"a {needed} file, or the folder of reduced data"
+        raise InputError(f"not the file that the {method} method reads", file=reduced, allowed=allowed)
+    return reduced
+
+
+def _with_cell(model: Crystal, cell: Cell | None, most: float = 0.05) -> Crystal:
+    """The model in the cell of the data, whose axes its own may differ from by `most`; itself without one."""
+    if cell is None:
+        return model
+    if max(abs(own / found - 1) for own, found in zip(model.cell[:3], cell[:3], strict=True)) > most:
+        raise InputError(
+            f"the model's cell and that of the data differ by more than {100 * most:g} %",
+            field="cell",
+            value=tuple(round(x, 4) for x in model.cell[:3]),
+            allowed=f"within {100 * most:g} % of {tuple(round(x, 4) for x in cell[:3])} Å",
+        )
+    return replace(model, cell=cell)
+
+
+def _cell_beside(hkl: Path) -> Cell | None:
+    """Cell of the reduction that merged.hkl is part of, or of the .ins beside a .hkl; None without either."""
+    record, instructions = hkl.with_name("reduction.json"), hkl.with_suffix(".ins")
+    if hkl.name == "merged.hkl" and record.is_file():
+        try:
+            a, b, c, alpha, beta, gamma = json.loads(record.read_text("utf-8"))["statistics"]["cell"]
+            return float(a), float(b), float(c), float(alpha), float(beta), float(gamma)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError("not the record of a reduction", file=record, field="cell") from error
+    return read_ins(instructions).cell if instructions.is_file() else None
 
 
 def _failure(method: str, error: Exception, stage: str = "") -> Outcome:

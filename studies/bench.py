@@ -21,6 +21,7 @@ from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.scattering import SITE_QUANTITIES, u_g
 from nanoed.sim.physics.thickness import chord_distribution
 from nanoed.sim.setup import Setup, prepare
+from nanoed.studies import peers
 from nanoed.studies.analysis import Progress
 from nanoed.studies.case import Case
 from nanoed.studies.run import run_case
@@ -80,7 +81,7 @@ def bench(case: Case, stages: bool, progress: Progress | None = None) -> list[Ti
     """Time the kernels on the middle frame of a case, one core, and the stages of a whole run of it."""
     frame = middle_frame(case)
     with threadpool_limits(1):
-        timings = kernels(frame)
+        timings = kernels(frame) + multislice()
     return timings + (run_stages(case, frame, progress) if stages else [])
 
 
@@ -128,6 +129,24 @@ def kernels(frame: Frame) -> list[Timing]:
             *(terms * (product + products), "such a product for the wave and for every derivative"),
         ),
     ]
+
+
+def multislice() -> list[Timing]:
+    """Multislice of a sphere of 40,000 atoms, and abTEM beside it where NANOED_ORACLE_PYTHON has it; one thread."""
+    atoms = peers.sphere()
+    potential, beam = peers.multislice_seconds(atoms)
+    size = f"ITO sphere 10 nm, {peers.SAMPLING:g} Å, slices {peers.SLICE_A:g} Å"
+    timings = [
+        Timing("multislice, potential", size, potential),
+        Timing("multislice, per beam direction", size, beam, peers.fft_seconds(), "two FFTs per slice"),
+    ]
+    if (found := peers.abtem_seconds(atoms)) is not None:
+        size = f"the same, slices {peers.PEER_SLICE_A:g} Å"
+        timings += [
+            Timing("abTEM, potential", size, found[0], potential, "ours"),
+            Timing("abTEM, per beam direction", size, found[1], beam, "ours"),
+        ]
+    return timings
 
 
 def run_stages(case: Case, frame: Frame, progress: Progress | None = None) -> list[Timing]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nanoed.pipeline.spec import ReduceSpec, RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal, read_cif
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.spec import Experiment
-from nanoed.studies.settings import merged, nearest, read_toml, validated, with_overrides, write_toml
+from nanoed.studies.settings import merged, nearest, read_toml, validated, write_toml
 
 HERE = Path(__file__).parent
 NAME_PATTERN = r"^[a-z0-9._-]+$"
@@ -75,6 +75,13 @@ class Case(BaseModel):
             if given["experiment"].get(key, value) != value:
                 raise ValueError(f"experiment.{key} is set by the case's {key}; give that one alone")
         return {**given, "experiment": {**given["experiment"], **shared}}
+
+    @field_validator("methods")
+    @classmethod
+    def _each_once(cls, value: tuple[Method, ...]) -> tuple[Method, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a method is named twice")
+        return value
 
     @property
     def solving(self) -> SolveSpec:
@@ -142,8 +149,7 @@ def load_case(name: str, overrides: Iterable[str] = ()) -> Case:
 
     Raises InputError for an unknown name or field, a wrong value, or a structure that cannot be read.
     """
-    document = with_overrides(_document(name, ()), overrides)
-    case = validated(Case, document, file=_case_file(name))
+    case = validated(Case, _document(name, ()), _case_file(name), overrides)
     structure_file(case.structure)
     case.published_values()
     return case

@@ -191,6 +191,7 @@ def simulate(
     Example: nanoed simulate brookite-cnrs-01 --data frames --truth envelope
     """
     from nanoed.sim.simulate import simulate as make
+    from nanoed.sim.simulate import unrelated
     from nanoed.studies.console import shown_progress
     from nanoed.studies.folder import placed
     from nanoed.studies.run import room_bytes
@@ -198,6 +199,7 @@ def simulate(
     chosen = _case(case, overrides)
     crystal = chosen.crystal
     experiment = chosen.experiment.model_copy(update={"structure": crystal.name})
+    unrelated(data, truth)
     room = room_bytes(experiment)
     with (
         shown_progress() as progress,
@@ -230,7 +232,7 @@ def reduce(
     from nanoed.studies.folder import placed
     from nanoed.studies.settings import settings
 
-    spec = settings(ReduceSpec, config, [*([f"cell=[{cell}]"] if cell else []), *(overrides or [])])
+    spec = settings(ReduceSpec, config, [*([f"cell={_cell(cell)}"] if cell else []), *(overrides or [])])
     with shown_progress() as progress, placed(out, force) as work:
         reduction = make(data, spec, work, _workers(workers), progress)
     (print_json if as_json else print_pairs)(dict(reduction.statistics))
@@ -497,6 +499,19 @@ def _case(name: str, overrides: list[str] | None) -> "Case":
     from nanoed.studies.case import load_case
 
     return load_case(name, overrides or ())
+
+
+def _cell(text: str) -> list[float]:
+    from nanoed.sim.physics.errors import InputError
+
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 6 or not 0 < min(numbers) <= max(numbers) < float("inf"):
+        allowed = "six numbers: a,b,c in Å and alpha,beta,gamma in degrees"
+        raise InputError("not a cell", field="--cell", value=text, allowed=allowed)
+    return numbers
 
 
 def _workers(asked: int | None) -> int:

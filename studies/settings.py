@@ -1,6 +1,7 @@
 """Settings from TOML: reading, merging, `--set a.b=VALUE`, and validation with one clear line per mistake."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -54,18 +55,26 @@ def with_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> dic
     return dict(document)
 
 
-def validated(model: type[Model], document: Mapping[str, Any], file: Path | None = None) -> Model:
-    """The document as a `model`; raises InputError naming the first wrong field and what it may be."""
+def validated(
+    model: type[Model], document: Mapping[str, Any], file: Path | None = None, overrides: Iterable[str] = ()
+) -> Model:
+    """The document as a `model` after every `a.b=VALUE`.
+
+    Raises InputError naming the first wrong field, what it may be, and the file or `--set` that it comes from.
+    """
+    changed = with_overrides(document, overrides)
     try:
-        return model.model_validate(document)
+        return model.model_validate(changed)
     except ValidationError as error:
-        raise _first_mistake(model, error, file) from None
+        first = error.errors()[0]
+        of_file = changed == document or (first["loc"], first["type"]) in _mistakes(model, document)
+        raise _first_mistake(model, error, file if of_file else Path("--set")) from None
 
 
 def settings(model: type[Model], config: Path | None, overrides: Iterable[str]) -> Model:
     """A spec from a TOML file (or nothing but defaults) and `--set` overrides."""
     document = read_toml(config) if config is not None else {}
-    return validated(model, with_overrides(document, overrides), file=config)
+    return validated(model, document, config, overrides)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -90,6 +99,21 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _mistakes(model: type[BaseModel], document: Mapping[str, Any]) -> set[tuple[tuple[int | str, ...], str]]:
+    """Place and kind of everything that is wrong in the document."""
+    try:
+        model.model_validate(document)
+    except ValidationError as error:
+        return {(mistake["loc"], mistake["type"]) for mistake in error.errors()}
+    return set()
+
+
+def _wanted(message: str) -> str:
+    """What may stand there, from pydantic's sentence about it."""
+    text = re.sub(r"^\w+ should (?:be |have )?", "", message)
+    return re.sub(r"( after validation|, unable to parse).*$", "", text)
+
+
 def _first_mistake(model: type[BaseModel], error: ValidationError, file: Path | None) -> InputError:
     mistakes = error.errors(include_url=False)
     place, owner = _place(model, mistakes[0]["loc"])
@@ -97,6 +121,8 @@ def _first_mistake(model: type[BaseModel], error: ValidationError, file: Path | 
     if kind == "extra_forbidden":
         valid = nearest(place[-1], owner.model_fields if owner else ())
         return InputError("unknown field", file=file, field=field, allowed=valid)
+    if kind == "missing" and place[-1].isdigit():
+        return InputError("too few values", file=file, field=".".join(place[:-1]), value=mistakes[0]["input"])
     if kind == "missing":
         return InputError("missing field", file=file, field=field, allowed="a value")
     if kind == "value_error":
@@ -104,7 +130,7 @@ def _first_mistake(model: type[BaseModel], error: ValidationError, file: Path | 
         value = None if isinstance(mistakes[0]["input"], dict) else mistakes[0]["input"]
         return InputError(what, file=file, field=field, value=value)
     same = [m for m in mistakes if _place(model, m["loc"])[0] == place]
-    allowed = " or ".join(dict.fromkeys(m["msg"].removeprefix("Input should be ") for m in same))
+    allowed = " or ".join(dict.fromkeys(_wanted(m["msg"]) for m in same))
     return InputError(
         "value not allowed", file=file, field=field, value=mistakes[0]["input"], allowed=allowed
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
+from nanoed.pipeline.io.formula import parse_formula
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.factors import electron_factor
 
@@ -84,25 +84,12 @@ def write_ins(
     for element in formula:
         numbers = " ".join(f"{x:.4f}" for x in four_gaussians(element))
         atom = gemmi.Element(element)
-        lines.append(f"SFAC {element:<2s} {numbers} 0 0 0 0 =")
+        lines.append(f"SFAC {element:<2s} {numbers} 0 0 0 =")
         lines.append(f"     {atom.covalent_r:.2f} {atom.weight:.3f}")
     if formula:
         lines.append("UNIT " + " ".join(f"{units * n:g}" for n in formula.values()))
     lines += ["L.S. 10", "WGHT 0.1", "HKLF 4", "END"]
     _write(path, lines)
-
-
-def parse_formula(text: str) -> dict[str, float]:
-    """ "TiO2" -> {"Ti": 1, "O": 2}; raises InputError for anything that is not a formula."""
-    parts = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)", text.replace(" ", ""))
-    if "".join(a + b for a, b in parts) != text.replace(" ", ""):
-        raise InputError("not a chemical formula", field="composition", value=text, allowed="such as TiO2")
-    formula: dict[str, float] = {}
-    for element, count in parts:
-        if gemmi.Element(element).atomic_number == 0:
-            raise InputError("unknown element", field="composition", value=element, allowed="a symbol")
-        formula[element] = formula.get(element, 0.0) + float(count or 1)
-    return formula
 
 
 @cache

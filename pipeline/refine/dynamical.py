@@ -126,11 +126,12 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
     frames = _frame_table(problem, state, calculated)
     used = table["frame"].isin(frames["frame"][problem.working])
     n_parameters = len(state.values) + len(state.sizes) + int(problem.working.sum())
-    statistics = agreement(table[used], n_parameters, spec.instability)
+    n_tilts = 2 * int(problem.working.sum()) if spec.optimise_orientations else 0
+    statistics = agreement(table[used], n_parameters, spec.instability, n_tilts)
     chi2 = sum(
         cost_of(f, i) for f, i, w in zip(problem.frames, calculated, problem.working, strict=True) if w
     )
-    covariance = covariance * chi2 / max(int(used.sum()) - n_parameters, 1)
+    covariance = covariance * chi2 / max(int(used.sum()) - n_parameters - n_tilts, 1)
     statistics |= {
         "mr_obs_pct": merged_r_obs_pct(table[used], crystal),
         "max_shift_su": float(history["max_shift_su"].iloc[-1]),
@@ -138,7 +139,7 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
         "s_g_max": spec.s_g_max,
         "rs_g_max": spec.rs_g_max,
         "n_azimuth": int(frames["n_azimuth"].max()),
-        "n_tilts": state.tilts.size if spec.optimise_orientations else 0,
+        "n_tilts": n_tilts,
         "thickness_A": float(frames["thickness_A"].mean()),
     }
     if not used.all():

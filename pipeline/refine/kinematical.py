@@ -16,6 +16,8 @@ from nanoed.sim.physics.scattering import allowed, structure_factor_derivatives
 
 Array = NDArray[np.float64]
 LARGEST_DAMPING = 1e8
+FREE_DAMPING = 1e-2
+"""Steps damped by more than this are too short to tell whether the least squares has settled."""
 
 
 def refine_kinematical(hkl: pd.DataFrame, model: Crystal, spec: RefineSpec) -> Refinement:
@@ -89,14 +91,19 @@ def _minimise(
             step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), right)
             move = parameters.limited(step[:-1])
             trial = _state(parameters, values + move, hkl, observed, w, spec.factors)
-            if trial[0] <= cost * (1 + 1e-12) or damping > LARGEST_DAMPING:
+            if trial[0] <= cost * (1 + 1e-12):
                 break
             damping *= 10
+            if damping > LARGEST_DAMPING:
+                raise ConvergenceError(
+                    "kinematical refinement found no step that lowers wR; try a better start model"
+                )
         shift = float(np.max(np.abs(step) / np.sqrt(np.diag(covariance) * max(gof2, 1))))
         wr = 100 * np.sqrt(trial[0] / (w @ observed**2))
         history.append({"cycle": cycle, "wr_all_pct": wr, "max_shift_su": shift})
+        free = damping <= FREE_DAMPING
         values, current, damping = values + move, trial, max(damping / 10, 1e-9)
-        if shift < spec.settled:
+        if free and shift < spec.settled:
             return values, current[1], covariance * gof2, pd.DataFrame(history)
     raise ConvergenceError(
         f"kinematical refinement did not converge in {spec.max_cycles} cycles (largest shift/su {shift:.2g}); "

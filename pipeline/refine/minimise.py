@@ -99,6 +99,9 @@ def gauss_newton(
         point = trial if better else point
         history.append({"cycle": cycle, "wr_all_pct": _wr(problem, point), "max_shift_su": shift})
         if shift < settled and damping < 0.1:
+            free = replace(point, damping=np.zeros_like(point.damping))
+            _, _, normal = solve(_blocks(problem, free, slopes), problem.working, tilts, 0.0)
+            covariance = np.linalg.pinv(normal, hermitian=True)
             return Fit(point.state, slopes, covariance, pd.DataFrame(history))
         if better and shift <= last / 3:
             damping, fresh = (damping / 10 if damping > 1e-4 else 0.0), False

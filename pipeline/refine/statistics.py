@@ -37,10 +37,13 @@ def wr_f(observed: Array, sigma: Array, calculated: Array, instability: float) -
     return float(np.sqrt((w * (f_o - f_c) ** 2).sum() / (w * f_o**2).sum()))
 
 
-def agreement(reflections: pd.DataFrame, n_parameters: int, instability: float) -> dict[str, float]:
+def agreement(
+    reflections: pd.DataFrame, n_parameters: int, instability: float, n_tilts: int = 0
+) -> dict[str, float]:
     """R_obs, R_all, wR_all (on F²), wR on F, GoF and counts, named as in the results table.
 
-    reflections : I_obs, sigma, I_calc on one scale. Observed: I > 3 sigma.
+    reflections : I_obs, sigma, I_calc on one scale. n_tilts : refined too, but not counted as parameters in the
+    tables of the field; GoF counts them. Observed: I > 3 sigma.
     """
     i_o, sigma, i_c = (reflections[name].to_numpy(float) for name in ("I_obs", "sigma", "I_calc"))
     seen = i_o > OBSERVED_SIGMA * sigma
@@ -54,8 +57,8 @@ def agreement(reflections: pd.DataFrame, n_parameters: int, instability: float) 
         "r_all_pct": 100 * r_factor(i_o, i_c),
         "wr_all_pct": 100 * float(np.sqrt(chi2.sum() / (w * i_o**2).sum())),
         "wr_f_pct": 100 * wr_f(i_o, sigma, i_c, instability),
-        "gof": float(np.sqrt(chi2.sum() / max(len(i_o) - n_parameters, 1))),
-        "gof_obs": float(np.sqrt(chi2[seen].sum() / max(int(seen.sum()) - n_parameters, 1))),
+        "gof": float(np.sqrt(chi2.sum() / max(len(i_o) - n_parameters - n_tilts, 1))),
+        "gof_obs": float(np.sqrt(chi2[seen].sum() / max(int(seen.sum()) - n_parameters - n_tilts, 1))),
     }
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.fft import irfftn, next_fast_len
 from scipy.ndimage import maximum_filter
 
-from nanoed.pipeline.io.hkl import parse_formula
+from nanoed.pipeline.io.formula import parse_formula
 from nanoed.pipeline.io.ins import Cell
 from nanoed.pipeline.solve.symmetry import Candidate
 from nanoed.pipeline.spec import AtomSpec, SolveSpec

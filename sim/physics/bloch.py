@@ -15,6 +15,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from nanoed.sim.physics.absorption import Absorption, absorptive_potential
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.geometry import excitation_errors
@@ -37,8 +38,8 @@ class PotentialTable:
     """U_q (1/Å²) of all differences of beams on a dense box of indices, with derivatives.
 
     hkl : (n, 3) beams with |g| <= g_max, 000 first.  flat : (n,) their places in the box; the U of g - h stands at
-    flat[g] - flat[h] + centre.  box : (m, 1 + p), U and its derivatives by p parameters; real if the crystal has an
-    inversion centre at the origin.
+    flat[g] - flat[h] + centre.  box : (m, 1 + p), U (or U + iU') and its derivatives by p parameters; real if the
+    crystal has an inversion centre at the origin and does not absorb.
     """
 
     hkl: IntArray
@@ -55,15 +56,17 @@ def potential_table(
     g_max: float,
     factors: str = "peng",
     jacobian: Array | None = None,
-    absorption: float = 0.0,
+    absorption: Absorption = 0.0,
     strength: float = 1.0,
 ) -> PotentialTable:
     """Tabulate U_q for all beams with |g| <= g_max (1/Å) that the lattice's centring lets couple to 000.
 
     jacobian : (sites, 11, p) of `structure_factor_derivatives`, for derivatives by p parameters.
-    absorption : κ of U → U + iκU (Hashimoto's proportional model); the mean absorption is left to the scale.
+    absorption : makes it U + iU', see `absorptive_potential`; with derivatives a fraction only (else ValueError).
     strength : factor of every U; well below 1 the intensities become kinematical, in proportion to its square.
     """
+    if isinstance(absorption, str) and jacobian is not None:
+        raise ValueError("a thermal diffuse absorptive potential has no derivatives; a fraction has")
     beams = np.vstack([np.zeros((1, 3), np.int64), reflections_within(crystal, g_max)])
     beams = beams[of_the_lattice(crystal, beams)]
     reach = 2 * np.abs(beams).max(0)
@@ -84,10 +87,14 @@ def potential_table(
     inside = (np.abs(half) <= reach).all(1)
     box[centre + place[inside]] = values[inside]
     box[centre - place[inside]] = values[inside].conj()
-    if crystal.centric:
-        box = np.ascontiguousarray(box.real)
-    if absorption:
+    if isinstance(absorption, str):
+        lost = absorptive_potential(crystal, half, values[:, 0], voltage_kv, factors, absorption)
+        box[centre + place[inside], 0] += 1j * lost[inside]
+        box[centre - place[inside][1:], 0] += 1j * lost[inside].conj()[1:]
+    elif absorption:
         box = box * (1 + 1j * absorption)
+    elif crystal.centric:
+        box = np.ascontiguousarray(box.real)
     return PotentialTable(beams, beams @ stride, centre, box, voltage_kv, g_max)
 
 
@@ -374,8 +381,9 @@ def _frame_forward(
         beams = _selected(g_select, rows[r], wavelength, s_max)
         two_ks, m = _diagonal(g, beams, rows[r], wavelength)
         a = _matrix(flat, beams, centre, box, 0, m)
+        lost = box[centre, 0] - box[centre, 0].real
         for i in range(beams.size):
-            a[i, i] = two_ks[i] * m[i] ** 2
+            a[i, i] = (two_ks[i] + lost) * m[i] ** 2
         middle, half = _bounds(a)
         scale = np.pi * wavelength * half
         n = _terms(scale * thickness.max(), 9.0)
@@ -414,6 +422,10 @@ def _sources(
                 place, mm = base - flat[beams[j]], m[i] * m[j]
                 for q in range(p - 2):
                     stack[j, i * p + q] = box[place, 1 + q] * mm
+            else:
+                for q in range(p - 2):
+                    lost = box[centre, 1 + q] - box[centre, 1 + q].real
+                    stack[j, i * p + q] = lost * m[i] ** 2
     out = np.dot(t, stack).reshape(t.shape[0], size, p)
     turned = np.ascontiguousarray(a.T)
     at = np.dot(t, turned)
@@ -467,8 +479,9 @@ def _frame_jacobian(
         beams = _selected(g_select, rows[r], wavelength, s_max)
         two_ks, m = _diagonal(g, beams, rows[r], wavelength)
         a = _matrix(flat, beams, centre, box, 0, m)
+        lost = box[centre, 0] - box[centre, 0].real
         for i in range(beams.size):
-            a[i, i] = two_ks[i] * m[i] ** 2
+            a[i, i] = (two_ks[i] + lost) * m[i] ** 2
         middle, half = _bounds(a)
         scale = np.pi * wavelength * half
         n = _terms(scale * thickness.max(), 6.0)

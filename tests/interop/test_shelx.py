@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nanoed.pipeline.io.hkl import four_gaussians, parse_formula, read_hkl, write_hkl, write_ins
+from nanoed.pipeline.io.formula import parse_formula
+from nanoed.pipeline.io.hkl import four_gaussians, read_hkl, write_hkl, write_ins
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.factors import electron_factor
 
@@ -68,7 +69,25 @@ def test_sfac_reproduces_the_electron_factors(element: str) -> None:
     np.testing.assert_allclose(fitted, electron_factor(element, s, "peng"), atol=0.01 * fitted[0])
 
 
+def test_sfac_has_the_fourteen_numbers_of_shelxl(tmp_path: Path) -> None:
+    """a1 b1 ... a4 b4 c f' f" mu r wt, on two lines of at most 80 characters."""
+    write_ins(tmp_path / "a.ins", "test", 0.025, (9.2, 5.4, 5.1, 90.0, 90.0, 90.0), "P b c a", "TiO2")
+    text = (tmp_path / "a.ins").read_text()
+    assert max(map(len, text.splitlines())) <= 80
+    lines = [line.split() for line in text.replace("=\n", " ").splitlines() if line.startswith("SFAC")]
+    assert [words[1] for words in lines] == ["Ti", "O"]
+    for (_, element, *numbers), weight in zip(lines, (47.867, 15.999), strict=True):
+        values = np.array(numbers, float)
+        assert len(values) == 14
+        np.testing.assert_allclose(values[:9], four_gaussians(element), atol=1e-4)
+        assert values[9:12].tolist() == [0.0, 0.0, 0.0]
+        assert 0.5 < values[12] < 2
+        assert values[13] == pytest.approx(weight, abs=0.01)
+
+
 def test_formula() -> None:
     assert parse_formula("MgTi2O5") == {"Mg": 1.0, "Ti": 2.0, "O": 5.0}
     with pytest.raises(InputError, match="composition"):
         parse_formula("Xx2?")
+    with pytest.raises(InputError, match="composition"):
+        parse_formula("Ti.")

@@ -14,16 +14,17 @@ import pandas as pd
 
 
 def read_structure_factors(path: Path) -> pd.DataFrame:
-    """Columns h, k, l and U_g (1/Å^2) of the reflections other than 000."""
+    """Columns h, k, l, U_g and the absorptive U'_g (1/Å^2) of the reflections other than 000."""
     names = ["h", "k", "l", "gx", "gy", "U_g", "U_g_absorptive"]
     table = pd.read_csv(path, sep=r"\s+", names=names)
-    return table.loc[table[["h", "k", "l"]].any(axis=1), ["h", "k", "l", "U_g"]].reset_index(drop=True)
+    names_kept = ["h", "k", "l", "U_g", "U_g_absorptive"]
+    return table.loc[table[["h", "k", "l"]].any(axis=1), names_kept].reset_index(drop=True)
 
 
 def main(path: Path) -> None:
     table = read_structure_factors(path)
     half = table[(table["h"] >= table["k"]) & (table["k"] >= 0)]
-    print("# Felix (WarwickMicroscopy), SrTiO3, 200 kV, Kirkland factors: U_g in 1/A^2")
+    print("# Felix (WarwickMicroscopy), SrTiO3, 200 kV, Kirkland factors: U_g and thermal diffuse U'_g in 1/A^2")
     print("# a = 3.8996 A, B(Sr) 0.4153, B(Ti) 1.1035, B(O) 0.8888 A^2; tests/oracles/generate_felix.py")
     print(half.drop_duplicates().head(16).to_csv(index=False), end="")
 

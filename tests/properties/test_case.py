@@ -148,6 +148,14 @@ def test_cif_path_in_a_case_is_relative_to_the_case(tmp_path):
         ("structure=brookit", ["structure", "brookit", "did you mean brookite"]),
         ("name=Upper Case", ["name", "Upper Case"]),
         ("published=brookite-cnrs-1", ["published", "did you mean brookite-cnrs-01"]),
+        ("methods=[]", ["--set", "methods", "allowed: at least 1 item"]),
+        ("reduce.cell=[9.0, 5.0, 5.0]", ["--set", "reduce.cell", "too few values"]),
+        ('methods=["dynamical", "dynamical"]', ["methods", "twice"]),
+        ("reduce.positions.reach_px=[5.0]", ["reduce.positions", "equally long"]),
+        ("reduce.cell=[9.0, 5.0, 5.0, 90, 90, 180]", ["reduce.cell", "below 180"]),
+        ("reduce.cell=[9.0, 5.0, 5.0, 60, 60, 150]", ["reduce.cell", "span a volume"]),
+        ("reduce.composition=Tj2O", ["reduce.composition", "known elements", "Tj2O"]),
+        ("experiment.protocol.tilt_step_deg=1e-9", ["tilt_step_deg", "more than 100000"]),
         ("seed", ["--set", "field.name=VALUE"]),
     ],
 )
@@ -156,8 +164,17 @@ def test_wrong_field_or_value_is_named_in_one_line(override, said):
         load_case(MAIN, [override])
     message = str(caught.value)
     assert "\n" not in message
+    assert ".toml" not in message
+    assert "Input should" not in message
     for part in said:
         assert part in message
+
+
+def test_mistake_of_the_file_is_not_blamed_on_an_override(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'extends = "{MAIN}"\nname = "mine"\n[refine]\nsettled = -1\n')
+    with pytest.raises(InputError, match=r"mine\.toml, field 'refine\.settled'"):
+        load_case(str(path), ["seed=3"])
 
 
 @pytest.mark.parametrize("name", ["brookite-cnrs-1", "Brookite", "", "../cases/brookite-cnrs-01"])

@@ -112,10 +112,25 @@ def test_truncated_frames(capsys, tmp_path):
     assert os.listdir(tmp_path) == ["data"]
 
 
+@pytest.mark.parametrize("cell", ["9.2,5.4,5.1", "9.2,5.4,5.1,90,90,ninety", "9.2,5.4,-5.1,90,90,90"])
+def test_cell_that_is_none(capsys, tmp_path, cell):
+    line = refused(capsys, "reduce", tmp_path, "--cell", cell, "--out", tmp_path / "out")
+    assert line.endswith("allowed: six numbers: a,b,c in Å and alpha,beta,gamma in degrees")
+    assert f"field '--cell': not a cell (got '{cell}')" in line
+
+
 def test_folder_that_holds_something_else(capsys, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     assert "--force" in refused(capsys, "run", MAIN, "--out", tmp_path)
     assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(("data", "truth"), [("d", "d"), ("d", "d/t"), ("t/d", "t"), ("d", "link/t")])
+def test_truth_beside_the_data_is_refused_before_anything_is_written(capsys, tmp_path, data, truth):
+    (tmp_path / "link").symlink_to("d")
+    line = refused(capsys, "simulate", MAIN, "--data", tmp_path / data, "--truth", tmp_path / truth)
+    assert "unrelated folders" in line
+    assert os.listdir(tmp_path) == ["link"]
 
 
 def test_output_that_is_a_file(capsys, tmp_path):

@@ -186,7 +186,7 @@ def test_odd_choices_are_warned_of(changes, words):
 
 def test_only_the_lit_part_scatters():
     with pytest.warns(UserWarning, match="beam"):
-        narrow = prepare(small(instrument__beam_diameter_nm=25.0), crystal())
-    wide = prepare(small(), crystal())
+        narrow = prepare(small(flaws={}, instrument__beam_diameter_nm=25.0), crystal())
+    wide = prepare(small(flaws={}), crystal())
     share = diffraction(narrow, 1).electrons.sum() / diffraction(wide, 1).electrons.sum()
     assert 0.7 < share < 1
