@@ -67,12 +67,14 @@ class Oriented:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calculated:
-    """Values at one state: P, dP/dS, dS/d(a, b) (n, 2), intensities of reflections, residual, weight."""
+    """Values at one state: P, dP/dS, dS/d(a, b) (n, 2), intensities of reflections and their ties to those of
+    equivalents (orientation_kernels.eliminate), residual, weight."""
 
     p: Array
     slope: Array
     by_tilt: Array
     full: Array
+    ridge: Array
     residual: Array
     weight: Array
 
@@ -134,11 +136,11 @@ def evaluate(geometry: Geometry, data: Measurements, model: Model, spec: Orienta
     p, slope = rocking_profile(s, g, distance, model.shape)
     top, _ = rocking_profile(np.zeros(len(s)), g, distance, model.shape)
     k = np.exp(model.log_scale)[data.frame]
-    full = np.zeros(data.n_reflections)
+    full, ridge = np.zeros(data.n_reflections), np.zeros(data.n_reflections)
     residual, weight = np.empty(len(s)), np.empty(len(s))
     eliminate(data.reflection, data.family, data.intensity, data.sigma, k * p, k * top, model.noise,
-               spec.power, spec.equivalent_spread, full, residual, weight)  # fmt: skip
-    return Calculated(p, slope, np.column_stack([across, -along]), full, residual, weight)
+               spec.power, spec.equivalent_spread, full, ridge, residual, weight)  # fmt: skip
+    return Calculated(p, slope, np.column_stack([across, -along]), full, ridge, residual, weight)
 
 
 def refine_orientations(
@@ -198,13 +200,8 @@ def _cycles(
     normal = np.zeros((3 * n, 3 * n))
     for _ in range(spec.cycles):
         now = evaluate(geometry, data, model, spec)
-        k = np.exp(model.log_scale)[data.frame]
-        signal = now.full[data.reflection] * k
-        jacobian = np.column_stack([(signal * now.slope)[:, None] * now.by_tilt, signal * now.p])
-        normal, right = np.zeros((3 * n, 3 * n)), np.zeros(3 * n)
-        normal_equations(data.frame, first, k * now.p, jacobian, now.residual, now.weight, normal, right)
-        index = np.arange(2, 3 * n, 3)
-        normal[index, index] += 1 / spec.scale_spread**2
+        normal, right = _equations(data, model, now, first, n)
+        normal[2::3, 2::3] += np.eye(n) / spec.scale_spread**2
         right[2::3] -= model.log_scale / spec.scale_spread**2
         full = normal.copy()
         for c, (prior, tilt) in enumerate(zip(priors, _tilts(start, geometry), strict=True)):
@@ -223,6 +220,22 @@ def _cycles(
         if np.sqrt(np.mean(step[:, :2] ** 2)) < np.radians(spec.settled_deg):
             break
     return geometry, model, normal
+
+
+def _equations(
+    data: Measurements, model: Model, now: Calculated, first: Index, n_frames: int
+) -> tuple[Array, Array]:
+    """Normal matrix (3F, 3F) and right side of a, b, ln k with intensities and families projected out."""
+    k = np.exp(model.log_scale)[data.frame]
+    signal = now.full[data.reflection] * k
+    jacobian = np.column_stack([(signal * now.slope)[:, None] * now.by_tilt, signal * now.p])
+    normal, right = np.zeros((3 * n_frames, 3 * n_frames)), np.zeros(3 * n_frames)
+    families = int(data.family.max()) + 1
+    shared, left_free = np.zeros((families, 3 * n_frames)), np.zeros(families)
+    normal_equations(data.frame, first, k * now.p, jacobian, now.residual, now.weight, now.ridge, data.family,
+                     normal, right, shared, left_free)  # fmt: skip
+    tied = shared[left_free > 0] / np.sqrt(left_free[left_free > 0])[:, None]
+    return normal - tied.T @ tied, right
 
 
 def _grid_search(geometry: Geometry, data: Measurements, model: Model, spec: OrientationSpec) -> Geometry:
