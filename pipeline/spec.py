@@ -164,6 +164,10 @@ class OrientationSpec(_Part):
     """Relative spread of equivalent intensities, dynamical scattering included; ties them softly (A11, B)."""
     model_error: PositiveFloat = 0.3
     """Relative error of a kinematical intensity at the start; then from the residuals (B)."""
+    largest_model_error: PositiveFloat = 0.5
+    """Limit of that estimate: an error of this size takes the weight off the data (B: R of 10-30 %)."""
+    disagreement: PositiveFloat = 2.0
+    """More than this many times the expected spread of scales or equivalents is no result (2 s.d.)."""
     scale_spread: PositiveFloat = 0.2
     """Prior spread of ln(frame scale) (H7: 0.7-1.2)."""
     min_spots: PositiveInt = 6

@@ -21,6 +21,7 @@ from nanoed.pipeline.reduce.orientation_kernels import eliminate, normal_equatio
 from nanoed.pipeline.reduce.rocking import RockingShape, rocking_profile
 from nanoed.pipeline.reduce.smoothing import Smoothing, choose_smoothing
 from nanoed.pipeline.spec import OrientationSpec
+from nanoed.sim.physics.errors import ConvergenceError
 
 Array = NDArray[np.floating[Any]]
 Index = NDArray[np.int64]
@@ -151,30 +152,76 @@ def refine_orientations(
     A grid search per frame, Gauss-Newton on all frames together, the shape of the curve, Gauss-Newton again;
     then each tilt's drift and jitter are estimated from the spread of the results (smoothing.py) and held
     as a prior in the last cycles: frames are smoothed as far as their own errors make it worth while.
+    Where scales or equivalents then contradict their priors, all is done again with the scales at 1 until
+    those last cycles. Raises ConvergenceError where that does not help.
     """
+    found = _refined(geometry, data, shape, spec, hold_scales=False)
+    if contradictions(data, found, spec):
+        found = _refined(geometry, data, shape, spec, hold_scales=True)
+        if left := contradictions(data, found, spec):
+            raise ConvergenceError(
+                f"orientations and frame scales disagree with the equivalents: {'; '.join(left)}. Check the "
+                "Laue class, the cell and the tilt axis; leave out frames without the crystal; or keep the stage "
+                "angles with orientation.refine=false"
+            )
+    return found
+
+
+def _refined(
+    geometry: Geometry, data: Measurements, shape: RockingShape, spec: OrientationSpec, hold_scales: bool
+) -> Oriented:
+    """One attempt of `refine_orientations`; hold_scales: scales stay at 1 until the last cycles."""
     model = Model(np.zeros(len(geometry)), shape, spec.model_error)
-    loose = np.zeros((len(geometry), len(geometry))) + np.diag(
-        np.full(len(geometry), 1 / np.radians(spec.prior_deg) ** 2)
-    )
+    loose = np.eye(len(geometry)) / np.radians(spec.prior_deg) ** 2
     start = geometry
     if spec.refine:
         for _ in range(2):
             geometry = _grid_search(geometry, data, model, spec)
     for _ in range(spec.rounds):
-        geometry, model, normal = _cycles(start, geometry, data, model, (loose, loose), spec)
+        geometry, model, normal = _cycles(start, geometry, data, model, (loose, loose), spec, hold_scales)
         model = fit_shape(geometry, data, model, spec)
-    geometry, model, normal = _cycles(start, geometry, data, model, (loose, loose), spec)
+    geometry, model, normal = _cycles(start, geometry, data, model, (loose, loose), spec, hold_scales)
     a, b = _tilts(start, geometry)
     loosely = np.repeat(np.diag(loose), 3) * np.tile([1.0, 1.0, 0.0], len(geometry))
     inverse = np.linalg.inv(normal + np.diag(loosely))
     cov_a, cov_b = inverse[0::3, 0::3], inverse[1::3, 1::3]
     choice = tuple(choose_smoothing(geometry.alpha, t, c) for t, c in ((a, cov_a), (b, cov_b)))
     priors = (np.linalg.inv(choice[0].covariance), np.linalg.inv(choice[1].covariance))
-    if spec.refine:
+    if spec.refine or hold_scales:
         geometry, model, _ = _cycles(start, geometry, data, model, priors, spec)
+    if spec.refine:
         geometry = without_common_rotation(geometry, start.alpha)
     sd = np.sqrt(np.column_stack([np.diag(cov_a), np.diag(cov_b)]))
     return Oriented(geometry, model, sd, (choice[0], choice[1]), evaluate(geometry, data, model, spec))
+
+
+def contradictions(data: Measurements, found: Oriented, spec: OrientationSpec) -> list[str]:
+    """What of a result contradicts its priors by more than `disagreement`, in words; none for a good one.
+
+    Scales: rms of ln k over `scale_spread`. Equivalents: root of the reduced Σ (I_h - c)² / (var I_h + 1/ridge)
+    of the untied intensities about their families' values. Model error: at its limit.
+    """
+    now, said = found.calculated, []
+    scales = float(np.sqrt(np.mean(found.model.log_scale**2))) / spec.scale_spread
+    if scales > spec.disagreement:
+        said.append(f"spread of the frame scales {scales:.1f} times orientation.scale_spread")
+    q = np.exp(found.model.log_scale)[data.frame] * now.p
+    top = np.bincount(data.reflection, now.weight * q * data.intensity, data.n_reflections)
+    bottom = np.bincount(data.reflection, now.weight * q * q, data.n_reflections)
+    tied = (now.ridge > 0) & (bottom > 0)
+    family, value = data.family[tied], top[tied] / bottom[tied]
+    precision = 1 / (1 / bottom[tied] + 1 / now.ridge[tied])
+    centre = np.bincount(family, precision * value) / np.maximum(np.bincount(family, precision), 1e-300)
+    freedom = len(family) - len(np.unique(family))
+    if freedom > 0:
+        equivalents = float(np.sqrt((precision * (value - centre[family]) ** 2).sum() / freedom))
+        if equivalents > spec.disagreement:
+            said.append(f"spread of equivalents {equivalents:.1f} times orientation.equivalent_spread")
+    if found.model.noise >= spec.largest_model_error:
+        said.append(
+            f"the error of the model reached orientation.largest_model_error={spec.largest_model_error:g}"
+        )
+    return said
 
 
 def _tilts(start: Geometry, now: Geometry) -> tuple[Array, Array]:
@@ -189,6 +236,7 @@ def _cycles(
     model: Model,
     priors: tuple[Array, Array],
     spec: OrientationSpec,
+    hold_scales: bool = False,
 ) -> tuple[Geometry, Model, Array]:
     """Gauss-Newton on a, b and ln k of all frames until the tilts move less than `settled_deg`.
 
@@ -196,40 +244,39 @@ def _cycles(
     without the priors of the tilts as third value.
     """
     n = len(geometry)
-    first = np.searchsorted(data.reflection, np.arange(data.n_reflections + 1)).astype(np.int64)
     normal = np.zeros((3 * n, 3 * n))
     for _ in range(spec.cycles):
         now = evaluate(geometry, data, model, spec)
-        normal, right = _equations(data, model, now, first, n)
+        normal, right = frame_equations(data, model, now, n)
         normal[2::3, 2::3] += np.eye(n) / spec.scale_spread**2
         right[2::3] -= model.log_scale / spec.scale_spread**2
         full = normal.copy()
         for c, (prior, tilt) in enumerate(zip(priors, _tilts(start, geometry), strict=True)):
             full[c::3, c::3] += prior
             right[c::3] -= prior @ tilt
-        step = np.linalg.solve(full, right).reshape(n, 3)
-        if not spec.refine:
-            step[:, :2] = 0.0
+        moving = np.tile([spec.refine, spec.refine, not hold_scales], n)
+        step = np.zeros(3 * n)
+        step[moving] = np.linalg.solve(full[np.ix_(moving, moving)], right[moving])
+        step = step.reshape(n, 3)
         limit = np.radians(spec.largest_step_deg)
         step[:, :2] = np.clip(step[:, :2], -limit, limit)
         geometry = tilted(geometry, step[:, 0], step[:, 1])
         scale = model.log_scale + step[:, 2]
         spread = 1.4826 * float(np.median(np.abs(now.residual) * np.sqrt(now.weight)))
-        noise = float(np.clip(model.noise * np.clip(spread, 0.7, 1.4), 0.01, 1.0))
+        noise = float(np.clip(model.noise * np.clip(spread, 0.7, 1.4), 0.01, spec.largest_model_error))
         model = replace(model, log_scale=scale - scale.mean(), noise=noise)
         if np.sqrt(np.mean(step[:, :2] ** 2)) < np.radians(spec.settled_deg):
             break
     return geometry, model, normal
 
 
-def _equations(
-    data: Measurements, model: Model, now: Calculated, first: Index, n_frames: int
-) -> tuple[Array, Array]:
+def frame_equations(data: Measurements, model: Model, now: Calculated, n_frames: int) -> tuple[Array, Array]:
     """Normal matrix (3F, 3F) and right side of a, b, ln k with intensities and families projected out."""
     k = np.exp(model.log_scale)[data.frame]
     signal = now.full[data.reflection] * k
     jacobian = np.column_stack([(signal * now.slope)[:, None] * now.by_tilt, signal * now.p])
     normal, right = np.zeros((3 * n_frames, 3 * n_frames)), np.zeros(3 * n_frames)
+    first = np.searchsorted(data.reflection, np.arange(data.n_reflections + 1)).astype(np.int64)
     families = int(data.family.max()) + 1
     shared, left_free = np.zeros((families, 3 * n_frames)), np.zeros(families)
     normal_equations(data.frame, first, k * now.p, jacobian, now.residual, now.weight, now.ridge, data.family,
