@@ -244,7 +244,7 @@ def _cycles(
     without the priors of the tilts as third value.
     """
     n = len(geometry)
-    normal = np.zeros((3 * n, 3 * n))
+    normal: Array = np.zeros((3 * n, 3 * n))
     for _ in range(spec.cycles):
         now = evaluate(geometry, data, model, spec)
         normal, right = frame_equations(data, model, now, n)
@@ -255,9 +255,8 @@ def _cycles(
             full[c::3, c::3] += prior
             right[c::3] -= prior @ tilt
         moving = np.tile([spec.refine, spec.refine, not hold_scales], n)
-        step = np.zeros(3 * n)
-        step[moving] = np.linalg.solve(full[np.ix_(moving, moving)], right[moving])
-        step = step.reshape(n, 3)
+        step = np.zeros((n, 3))
+        step.reshape(-1)[moving] = np.linalg.solve(full[np.ix_(moving, moving)], right[moving])
         limit = np.radians(spec.largest_step_deg)
         step[:, :2] = np.clip(step[:, :2], -limit, limit)
         geometry = tilted(geometry, step[:, 0], step[:, 1])
