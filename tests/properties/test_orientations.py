@@ -60,8 +60,8 @@ def dense_normal(
     data: Measurements, q: np.ndarray, jacobian: np.ndarray, now: Calculated, frames: int
 ) -> np.ndarray:
     """All parameters at once: tilts and scales, intensities, common values; then Schur's complement."""
-    n, m, f = 3 * frames, data.n_reflections, int(data.family.max()) + 1
-    rows = np.zeros((len(q) + m, n + m + f))
+    n, m, n_families = 3 * frames, data.n_reflections, int(data.family.max()) + 1
+    rows = np.zeros((len(q) + m, n + m + n_families))
     i = np.arange(len(q))
     for c in range(3):
         rows[i, 3 * data.frame + c] = jacobian[:, c]
@@ -70,8 +70,8 @@ def dense_normal(
     rows[len(q) + h, n + h], rows[len(q) + h, n + m + data.family] = 1.0, -1.0
     weight = np.concatenate([now.weight, now.ridge])
     whole = rows.T @ (weight[:, None] * rows)
-    a, b, c = whole[:n, :n], whole[:n, n:], whole[n:, n:]
-    return np.asarray(a - b @ np.linalg.pinv(c, rcond=1e-14, hermitian=True) @ b.T)
+    a, b, d = whole[:n, :n], whole[:n, n:], whole[n:, n:]
+    return np.asarray(a - b @ np.linalg.pinv(d, rcond=1e-14, hermitian=True) @ b.T)
 
 
 def test_normal_matrix_is_that_of_all_parameters_together(shape: RockingShape) -> None:
