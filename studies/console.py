@@ -73,10 +73,14 @@ def print_json(document: Any) -> None:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns: the first to the left, numbers to the right, for terminals and pipes alike."""
+    """Aligned columns: text to the left, numbers to the right, for terminals and pipes alike."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    to_right = [i > 0 and any(row[i][-1:].isdigit() for row in rows) for i in range(len(head))]
     for row in (head, ["-" * width for width in widths], *rows):
-        cells = [row[0].ljust(widths[0])] + [row[i].rjust(widths[i]) for i in range(1, len(head))]
+        cells = [
+            cell.rjust(w) if right else cell.ljust(w)
+            for cell, w, right in zip(row, widths, to_right, strict=True)
+        ]
         print("  ".join(cells).rstrip())
 
 
