@@ -116,7 +116,7 @@ def test_the_data_set_does_not_tell_the_truth(made):
 
 def test_unrelated_folders_only(tmp_path):
     for truth in ("data", "data/inside", "."):
-        with pytest.raises(InputError, match="truth_dir"):
+        with pytest.raises(InputError, match="unrelated folders"):
             simulate(small(), crystal(), tmp_path / "data", tmp_path / truth)
 
 
