@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,15 +59,28 @@ class Diffuse:
     per_A: dict[str, float]
 
     def kernel(self, film: float, crystal: float, ice: float = 0.0) -> Array:
-        """Transform of the deflections behind Å of carbon film, of crystal and of ice."""
-        rate = self.per_A
-        n_in = (
-            film * rate["film_inelastic"] + crystal * rate["crystal_inelastic"] + ice * rate["ice_inelastic"]
-        )
-        exponent = film * rate["film_elastic"] * (self.elastic - 1) + n_in * (self.inelastic - 1)
-        if ice > 0:
-            exponent += ice * rate["ice_elastic"] * (self.ice - 1)
-        return np.exp(exponent)
+        """Transform of the deflections behind Å of carbon film, of crystal and of ice; the product of both parts."""
+        return _support(self, film, ice) * self.in_crystal(crystal)
+
+    def in_crystal(self, path: float) -> Array:
+        """Transform of the deflections in `path` Å of crystal."""
+        return np.exp(path * self.per_A["crystal_inelastic"] * (self.inelastic - 1))
+
+    def in_support(self, film: float, ice: float = 0.0) -> Array:
+        """Transform of the deflections behind Å of carbon film and of ice; not to be written to."""
+        return _support(self, film, ice)
+
+
+@lru_cache(maxsize=4)
+def _support(diffuse: Diffuse, film: float, ice: float) -> Array:
+    rate = diffuse.per_A
+    n_in = film * rate["film_inelastic"] + ice * rate["ice_inelastic"]
+    exponent = film * rate["film_elastic"] * (diffuse.elastic - 1) + n_in * (diffuse.inelastic - 1)
+    if ice > 0:
+        exponent += ice * rate["ice_elastic"] * (diffuse.ice - 1)
+    kernel = np.exp(exponent)
+    kernel.setflags(write=False)
+    return kernel
 
 
 def diffuse_scattering(

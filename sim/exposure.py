@@ -57,8 +57,8 @@ def expected_image(setup: Setup, i: int, patterns: list[Diffraction]) -> tuple[A
     tilt = np.cos(setup.true.alpha[i])
     film, ice = 10 * setup.size["support_film_nm"] / tilt, 10 * setup.size["ice_nm"] / tilt
     thickness = patterns[0].thickness_mean if patterns else 0.0
-    kernels = [setup.diffuse.kernel(film, t, ice) for t in (thickness, 0.0)]
-    image = render.spread([through, beside], kernels)[ny // 2 : ny // 2 + ny, nx // 2 : nx // 2 + nx]
+    in_crystal, in_support = setup.diffuse.in_crystal(thickness), setup.diffuse.in_support(film, ice)
+    image = render.spread(through, in_crystal, beside, in_support)[:, nx // 2 : nx // 2 + nx]
     return image, missed + float(through.sum() + beside.sum() - image.sum())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numba as nb
@@ -36,8 +37,21 @@ def spot_profile(
     """
     m = 2 * HALF_WIDTH_PX * OVERSAMPLING
     period = OVERSAMPLING / a_per_px
-    r = fft.fftfreq(m) * period
-    x, y = np.meshgrid(r, r)
+    x, y = _positions(m, period)
+    product = _optics(a_per_px, disc, psf_px, ring_px)
+    if body is not None and body.extent < period:
+        power = np.abs(fft.rfft2(chord_map(body, to_lab, x, -y))) ** 2
+        correlation = fft.irfft2(power, s=(m, m))
+        product = product * (correlation / correlation[0, 0])
+    profile = fft.fftshift(fft.fft2(product).real) * (OVERSAMPLING / m) ** 2
+    profile = np.maximum(profile, 0)
+    return profile * (OVERSAMPLING**2 / profile.sum())
+
+
+@lru_cache(maxsize=4)
+def _optics(a_per_px: float, disc: float, psf_px: float, ring_px: float) -> Array:
+    """Transform of disc, point spread, ring and pixel, in real space, 1 at the origin; (m, m), not to be written to."""
+    x, y = _positions(2 * HALF_WIDTH_PX * OVERSAMPLING, OVERSAMPLING / a_per_px)
     product = np.exp(-2 * (np.pi * psf_px * a_per_px) ** 2 * (x * x + y * y))
     product *= np.sinc(a_per_px * x) * np.sinc(a_per_px * y)
     if disc > 0:
@@ -45,15 +59,14 @@ def spot_profile(
         product *= np.where(u > 1e-9, 2 * j1(u) / np.where(u > 1e-9, u, 1), 1)
     if ring_px > 0:
         product *= j0(2 * np.pi * ring_px * a_per_px * np.hypot(x, y))
-    if body is not None and body.extent < period:
-        power = np.abs(fft.rfft2(chord_map(body, to_lab, x, -y))) ** 2
-        product *= fft.irfft2(power, s=(m, m)) / (
-            power[:, 0].sum() + 2 * power[:, 1:-1].sum() + power[:, -1].sum()
-        )
-        product *= 1 / product[0, 0]
-    profile = fft.fftshift(fft.fft2(product).real) * (OVERSAMPLING / m) ** 2
-    profile = np.maximum(profile, 0)
-    return profile * (OVERSAMPLING**2 / profile.sum())
+    product.setflags(write=False)
+    return product
+
+
+def _positions(m: int, period: float) -> tuple[Array, Array]:
+    """Å; x and y of a real-space grid of m by m points in the order of an FFT."""
+    x, y = np.meshgrid(fft.fftfreq(m) * period, fft.fftfreq(m) * period)
+    return x, y
 
 
 @nb.njit(cache=True, nogil=True)
@@ -73,31 +86,21 @@ def add_spots(
     rows, columns = canvas.shape
     m = profile.shape[0]
     half = m // (2 * oversampling)
+    padded = np.zeros((m + 2 * oversampling, m + 2 * oversampling))
+    padded[oversampling : oversampling + m, oversampling : oversampling + m] = profile
     lost = 0.0
     for s in range(x.shape[0]):
         left, top = int(np.floor(x[s])) - half, int(np.floor(y[s])) - half
-        u0, v0 = (left + 0.5 - x[s]) * oversampling + m // 2, (top + 0.5 - y[s]) * oversampling + m // 2
+        u, v = (left + 0.5 - x[s]) * oversampling, (top + 0.5 - y[s]) * oversampling
+        u, v = u + m // 2 + oversampling, v + m // 2 + oversampling
+        iu, jv = int(np.floor(u)), int(np.floor(v))
+        fu, fv = u - iu, v - jv
         for j in range(2 * half + 1):
-            v = v0 + j * oversampling
-            jv = int(np.floor(v))
-            fv = v - jv
-            row = top + j
+            row, low = top + j, jv + j * oversampling
             for i in range(2 * half + 1):
-                u = u0 + i * oversampling
-                iu = int(np.floor(u))
-                fu = u - iu
-                share = 0.0
-                if 0 <= jv < m:
-                    if 0 <= iu < m:
-                        share += (1 - fv) * (1 - fu) * profile[jv, iu]
-                    if 0 <= iu + 1 < m:
-                        share += (1 - fv) * fu * profile[jv, iu + 1]
-                if 0 <= jv + 1 < m:
-                    if 0 <= iu < m:
-                        share += fv * (1 - fu) * profile[jv + 1, iu]
-                    if 0 <= iu + 1 < m:
-                        share += fv * fu * profile[jv + 1, iu + 1]
-                column = left + i
+                column, at = left + i, iu + i * oversampling
+                share = (1 - fv) * ((1 - fu) * padded[low, at] + fu * padded[low, at + 1])
+                share += fv * ((1 - fu) * padded[low + 1, at] + fu * padded[low + 1, at + 1])
                 if 0 <= row < rows and 0 <= column < columns:
                     canvas[row, column] += electrons[s] * share
                 else:
@@ -105,12 +108,24 @@ def add_spots(
     return lost
 
 
-def spread(images: list[Array], attenuations: list[Array]) -> Array:
-    """Sum of images, each convolved with its own diffuse kernel; same shape as the images.
+def spread(through: Array, first: Array, beside: Array, last: Array) -> Array:
+    """Middle half of the rows of (through ⊗ first + beside) ⊗ last; (ny / 2, nx) electrons.
 
-    images : (ny, nx) electrons.  attenuations : transforms of the kernels, (ny, nx // 2 + 1), real.
+    through, beside : (ny, nx) electrons.  first, last : transforms of the kernels, (ny, nx // 2 + 1), real.
     """
-    total = np.zeros(attenuations[0].shape, np.complex128)
-    for image, kernel in zip(images, attenuations, strict=True):
-        total += fft.rfft2(image) * kernel
-    return np.maximum(fft.irfft2(total, s=images[0].shape, overwrite_x=True), 0)
+    ny, nx = through.shape
+    total = _spectrum(through)
+    total *= first
+    total += _spectrum(beside)
+    total *= last
+    columns = fft.ifft(total, axis=0, overwrite_x=True)[ny // 4 : ny // 4 + ny // 2]
+    return np.maximum(fft.irfft(columns, nx, axis=1), 0)
+
+
+def _spectrum(image: Array) -> NDArray[np.complex128]:
+    """rfft2, the faster the more rows are empty."""
+    ny, nx = image.shape
+    rows = np.flatnonzero(image.any(axis=1))
+    out = np.zeros((ny, nx // 2 + 1), np.complex128)
+    out[rows] = fft.rfft(image[rows], axis=1)
+    return np.asarray(fft.fft(out, axis=0, overwrite_x=True))
