@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from nanoed.sim import microscope, multislice
-from nanoed.sim.particle import Body, cut_atoms, mounting
-from nanoed.sim.physics import bloch, geometry, kinematical, sampling
+from nanoed.sim import microscope
+from nanoed.sim.engines import Aim, engine_shares
+from nanoed.sim.particle import Body, mounting
+from nanoed.sim.physics import geometry, sampling
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.thickness import chord_distribution
 from nanoed.sim.setup import Setup
@@ -38,7 +39,8 @@ class Diffraction:
     """The beams that leave one grain in one frame, 000 first.
 
     hkl : (n, 3).  s_g : (n,) 1/Å, at the centre of the frame.  x, y : (n,) px on the detector.
-    electrons : (n,) expected.  partiality : (n,), see Truth.
+    electrons : (n,) expected.  lost : electrons scattered out of the beams by the crystal's "thermal" motion and by the
+    "film", where the engine takes them from the beams.  partiality : (n,), see Truth.
     area : Å², projected.  thickness_mean, thickness_max : Å, along the beam, over the projected area.
     """
 
@@ -48,6 +50,7 @@ class Diffraction:
     x: Array
     y: Array
     electrons: Array
+    lost: dict[str, float]
     partiality: Array
     area: float
     thickness_mean: float
@@ -80,6 +83,11 @@ def grains(setup: Setup, i: int) -> list[Grain]:
     return found
 
 
+def film_A(setup: Setup, i: int) -> float:
+    """Å of support film along the beam in frame i."""
+    return float(10 * setup.size["support_film_nm"] / np.cos(setup.true.alpha[i]))
+
+
 def rotation_of(setup: Setup, i: int) -> Array:
     """Rotation from the lab frame at zero tilt to that of frame i, (3, 3)."""
     if setup.population.turn is not None:
@@ -104,10 +112,8 @@ def diffraction(setup: Setup, i: int, grain: Grain | None = None) -> Diffraction
     thickness, weights, area = chord_distribution(grain.body, grain.to_lab.T @ np.array([0.0, 0.0, 1.0]))
     rotations, shares = orientations(setup, i, float(np.max(thickness)))
     hkl, s_g = excited(setup, ub_lab)
-    if setup.experiment.engine == "multislice":
-        share = atom_shares(setup, grain, rotations, shares, hkl, area)
-    else:
-        share = engine_shares(setup, ub_lab, rotations, shares, thickness, weights, hkl)
+    aim = Aim(grain.body, grain.to_lab, rotations, shares, thickness, weights, hkl, area, film_A(setup, i))
+    share, lost = engine_shares(setup, aim, stream(setup.experiment.seed, "atoms", i))
     share = damaged(setup, i, share, np.linalg.norm(hkl @ ub_lab.T, axis=1))
     x, y = geometry.g_to_pixel(true.distortion((hkl @ ub_lab.T)[:, :2]), true.centre_px[i], true.a_per_px)
     dose = instrument.flux_e_A2_s * setup.experiment.protocol.exposure_s
@@ -119,44 +125,12 @@ def diffraction(setup: Setup, i: int, grain: Grain | None = None) -> Diffraction
         x=x,
         y=y,
         electrons=dose * area * grain.share * share,
+        lost={name: dose * area * grain.share * part for name, part in lost.items()},
         partiality=partialities(ub_lab, hkl, rotations, shares, thickness, weights, voltage),
         area=area,
         thickness_mean=float(thickness @ weights),
         thickness_max=float(np.max(thickness)),
     )
-
-
-def atom_shares(
-    setup: Setup, grain: Grain, rotations: Array, shares: Array, hkl: NDArray[np.int64], area: float
-) -> Array:
-    """As `engine_shares`, of the grain's atoms by multislice; what no spot holds stays in the beam."""
-    experiment = setup.experiment
-    atoms = cut_atoms(setup.crystal, grain.body, grain.to_lab)
-    optics = multislice.Optics(experiment.instrument.voltage_kv, experiment.factors)
-    g = hkl @ (grain.to_lab @ setup.crystal.reciprocal_basis).T
-    spots = multislice.particle_spots(atoms, optics, g, rotations, shares, setup.g_max, setup.s_max)
-    share = spots / area
-    share[0] = max(0.0, 1 - share[1:].sum())
-    return share
-
-
-def engine_shares(
-    setup: Setup,
-    ub_lab: Array,
-    rotations: Array,
-    shares: Array,
-    thickness: Array,
-    weights: Array,
-    hkl: NDArray[np.int64],
-) -> Array:
-    """Fraction of the electrons on the grain in each beam, (n,), by the engine of the experiment."""
-    voltage, g_max = setup.experiment.instrument.voltage_kv, setup.g_max
-    given = (setup.potential, ub_lab, rotations, shares, thickness, weights, hkl, voltage, g_max)
-    if setup.experiment.engine == "bloch":
-        return bloch.frame_intensities(*given, setup.s_max)
-    share = kinematical.kinematical_intensities(*given, np.inf)
-    share[0] = max(0.0, 1 - share[1:].sum())
-    return share
 
 
 def damaged(setup: Setup, i: int, share: Array, g: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanoed.sim import detector, microscope, render
-from nanoed.sim.diffraction import Diffraction, diffraction, grains, rotation_of
+from nanoed.sim.diffraction import Diffraction, diffraction, film_A, grains, rotation_of
 from nanoed.sim.population import angles_of
 from nanoed.sim.setup import Setup, descan_px
 from nanoed.sim.streams import stream
@@ -46,7 +46,13 @@ def expected_image(setup: Setup, i: int, patterns: list[Diffraction]) -> tuple[A
     disc = microscope.convergence_disc(instrument)
     through, beside = np.zeros((2, 2 * ny, 2 * nx))
     missed = 0.0
+    centre = (setup.true.centre_px[i, 0] + nx // 2, setup.true.centre_px[i, 1] + ny // 2)
+    radial = {"thermal": setup.diffuse.thermal, "film": setup.diffuse.film}
     for p in patterns:
+        for name, electrons in p.lost.items():
+            diffuse = electrons * radial[name].pixels(centre, through.shape, a)
+            through += diffuse
+            missed += electrons - float(diffuse.sum())
         profile = render.spot_profile(a, disc, sigma, p.grain.body, p.grain.to_lab, ring)
         x, y, e = p.x + nx // 2, p.y + ny // 2, p.electrons
         missed += render.add_spots(through, x[1:], y[1:], e[1:], profile, render.OVERSAMPLING)
@@ -55,9 +61,11 @@ def expected_image(setup: Setup, i: int, patterns: list[Diffraction]) -> tuple[A
     rest = np.array([incident_electrons(setup, i) - sum(_on_grain(setup, p) for p in patterns)])
     missed += render.add_spots(beside, x, y, np.maximum(rest, 0), wide, render.OVERSAMPLING)
     tilt = np.cos(setup.true.alpha[i])
-    film, ice = 10 * setup.size["support_film_nm"] / tilt, 10 * setup.size["ice_nm"] / tilt
+    film, ice = film_A(setup, i), 10 * setup.size["ice_nm"] / tilt
     thickness = patterns[0].thickness_mean if patterns else 0.0
     in_crystal, in_support = setup.diffuse.in_crystal(thickness), setup.diffuse.in_support(film, ice)
+    if setup.experiment.multislice.film_atoms:
+        in_crystal = in_crystal / setup.diffuse.in_film_elastic(film)
     image = render.spread(through, in_crystal, beside, in_support)[:, nx // 2 : nx // 2 + nx]
     return image, missed + float(through.sum() + beside.sum() - image.sum())
 

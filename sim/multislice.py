@@ -9,7 +9,7 @@ spots stay where the lattice puts them. Of the physics it shares only the scatte
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numba as nb
@@ -21,7 +21,7 @@ from nanoed.sim.physics.electron import relativistic_gamma, wavenumber
 from nanoed.sim.physics.factors import electron_factor
 
 if TYPE_CHECKING:
-    from nanoed.sim.particle import Atoms
+    from nanoed.sim.atoms import Atoms
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complexfloating[Any, Any]]
@@ -32,10 +32,8 @@ KERNEL_WIDTH = 8
 KERNEL_BETA = 0.976 * np.pi * KERNEL_WIDTH * (1 - BAND / 2)
 DEPTH_NODES = 6
 """Slices over which an atom's depth is interpolated (Lagrange, fifth degree)."""
-SLICE_A, MARGIN_A, SPOT_RADIUS = 2.0, 12.0, 0.05
-"""Å, Å and 1/Å: slices of a particle, vacuum around it, and reach of its spots."""
 DEPTH_STEP = 0.1
-"""1/Å; frequency along the beam at which the curvature of a scattering factor is taken."""
+"""1/Å; frequency along the beam at which slope and curvature of a scattering factor are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,8 @@ def potential_slices(atoms: Atoms, grid: Grid, optics: Optics) -> Iterator[Array
     between slices and f T is kept to second order in q_z. Raises ValueError for atoms above or below the box.
     """
     (nx, ny), (x, y, _) = grid.shape, grid.lengths
-    flat, bent = _atomic_transforms(atoms, grid, optics)
+    flat, sloped, bent = _atomic_transforms(atoms, grid, optics)
+    slope = 1j / (4 * np.pi * grid.slice_thickness)
     scale = relativistic_gamma(optics.voltage_kv) / (np.pi * x * y) * nx * ny * optics.strength
     curvature = -1 / (2 * np.pi * grid.slice_thickness) ** 2
     deposits = _deposits(atoms, grid, flat.dtype.type)
@@ -108,31 +107,50 @@ def potential_slices(atoms: Atoms, grid: Grid, optics: Optics) -> Iterator[Array
     for below in deposits:
         spectrum = (flat * here).sum(0)
         spectrum += (bent * (above - 2 * here + below)).sum(0) * flat.dtype.type(curvature)
+        if sloped is not None:
+            spectrum += (sloped * (below - above)).sum(0) * spectrum.dtype.type(slope)
         yield fft.irfft2(spectrum, s=(nx, ny), overwrite_x=True) * flat.dtype.type(scale)
         above, here = here, below
 
 
-def _atomic_transforms(atoms: Atoms, grid: Grid, optics: Optics) -> tuple[NDArray[Any], NDArray[Any]]:
-    """f T (Å) of every species on the half-plane of frequencies, and ∂(f T)/∂(q_z²); (species, nx, ny // 2 + 1).
+def _atomic_transforms(
+    atoms: Atoms, grid: Grid, optics: Optics
+) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
+    """f T (Å) of every species at q_z = 0, half its slope and half its curvature along q_z; (species, nx, ny // 2 + 1).
 
-    Both are divided by the transform of the spreading kernel, and zero beyond the band limit.
+    On the half-plane of frequencies, divided by the transform of the spreading kernel, zero beyond the band limit.
+    There is no slope where all displacement tensors are even in q_z.
     """
     (nx, ny), (_, y, _) = grid.shape, grid.lengths
-    qx, qy = grid.frequencies()[0], fft.rfftfreq(ny, y / ny)[None]
-    q2 = qx**2 + qy**2
-    inside = q2 <= grid.band_limit**2
+    qx, qy = np.broadcast_arrays(grid.frequencies()[0], fft.rfftfreq(ny, y / ny)[None])
+    inside = qx**2 + qy**2 <= grid.band_limit**2
     kernel = _kernel_transform(fft.fftfreq(nx))[:, None] * _kernel_transform(fft.rfftfreq(ny))[None]
+    qx, qy, kernel = qx[inside], qy[inside], kernel[inside]
     real = np.float32 if optics.dtype == np.complex64 else np.float64
-    flat = np.zeros((len(atoms.species), *q2.shape), real)
-    bent = np.zeros_like(flat)
-    for i, (element, u_iso) in enumerate(atoms.species):
-        at, beyond = (
-            electron_factor(element, 0.5 * np.sqrt(p2), optics.factors) * np.exp(-2 * np.pi**2 * u_iso * p2)
-            for p2 in (q2[inside], q2[inside] + DEPTH_STEP**2)
+    odd = any(u13 or u23 for _, (*_, u13, u23) in atoms.species)
+    shape = (len(atoms.species), *inside.shape)
+    flat, bent, sloped = np.zeros(shape, real), np.zeros(shape, real), np.zeros(shape if odd else (0,), real)
+    for i, (element, tensor) in enumerate(atoms.species):
+        below, at, above = (
+            _smeared(element, tensor, qx, qy, qz, optics) / kernel for qz in (-DEPTH_STEP, 0, DEPTH_STEP)
         )
-        flat[i][inside] = at / kernel[inside]
-        bent[i][inside] = (beyond - at) / DEPTH_STEP**2 / kernel[inside]
-    return flat, bent
+        flat[i][inside] = at
+        bent[i][inside] = (above - 2 * at + below) / (2 * DEPTH_STEP**2)
+        if odd:
+            sloped[i][inside] = (above - below) / (2 * DEPTH_STEP)
+    return flat, sloped if odd else None, bent
+
+
+def _smeared(
+    element: str, tensor: tuple[float, ...], qx: Array, qy: Array, qz: float, optics: Optics
+) -> Array:
+    """f exp(-2π² qᵀ U q), Å, at q = (qx, qy, qz), 1/Å."""
+    u11, u22, u33, u12, u13, u23 = tensor
+    f = electron_factor(element, 0.5 * np.sqrt(qx**2 + qy**2 + qz**2), optics.factors)
+    even = u11 * qx**2 + u22 * qy**2 + u33 * qz**2
+    return np.asarray(
+        f * np.exp(-2 * np.pi**2 * (even + 2 * (u12 * qx * qy + u13 * qx * qz + u23 * qy * qz)))
+    )
 
 
 def _kernel_transform(frequency: Array) -> Array:
@@ -279,17 +297,6 @@ def _propagator(grid: Grid, optics: Optics, beam: Array) -> Complex:
         k_z = -(p2 - beam @ beam) / (2 * k)
     inside = qx**2 + qy**2 <= grid.band_limit**2
     return np.where(inside, np.exp(2j * np.pi * grid.slice_thickness * k_z), 0).astype(optics.dtype)
-
-
-def particle_spots(
-    atoms: Atoms, optics: Optics, g: Array, rotations: Array, weights: Array, g_max: float, s_max: float
-) -> Array:
-    """As `spot_areas`, for a particle about the origin in a box made for beams up to g_max (1/Å); one thread."""
-    low, high = atoms.xyz.min(0), atoms.xyz.max(0)
-    grid = grid_around(high - low, 1 / (3.3 * g_max), SLICE_A, MARGIN_A)
-    corner = np.array([low[0], low[1], high[2]]) - MARGIN_A * np.array([1, 1, -1])
-    moved = replace(atoms, xyz=atoms.xyz - corner)
-    return spot_areas(moved, grid, optics, g, rotations, weights, SPOT_RADIUS, s_max, workers=1)
 
 
 def spot_areas(

@@ -18,21 +18,6 @@ if TYPE_CHECKING:
     from nanoed.sim.spec import Particle
 
 Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Atoms:
-    """N atoms in the lab frame.
-
-    species : element and isotropic displacement parameter U (Å²) of every kind.  kind : (N,) index into it.
-    xyz : (N, 3) Å.  occupancy : (N,).
-    """
-
-    species: tuple[tuple[str, float], ...]
-    kind: IntArray
-    xyz: Array
-    occupancy: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,72 +137,9 @@ def inside(body: Body, xyz: Array) -> NDArray[np.bool_]:
     """Whether points (n, 3), Å in the crystal's Cartesian frame, lie in the particle; (n,)."""
     if body.shape == "polyhedron":
         return np.asarray((xyz @ body.normals.T <= body.distances).all(axis=1))
-    if body.shape == "polyhedron":
-        return np.asarray((xyz @ body.normals.T <= body.distances).all(1))
     along = xyz @ body.axis
     across2 = np.square(xyz).sum(1) - along**2
     r, h = 0.5 * body.diameter, 0.5 * body.length
     if body.shape in ("sphere", "ellipsoid"):
         return across2 / r**2 + along**2 / h**2 <= 1
     return (across2 <= r**2) & (np.abs(along) <= h)
-
-
-def cut_atoms(crystal: Crystal, body: Body, to_lab: Array) -> Atoms:
-    """Atoms of the crystal inside the particle, which is centred at the origin of both frames.
-
-    to_lab : (3, 3) rotation from the crystal's Cartesian frame. Anisotropic sites move isotropically with their U_eq.
-    """
-    site, fractional = crystal.unit_cell_atoms()
-    reach = 0.5 * body.extent
-    most = np.ceil(reach * np.linalg.norm(crystal.reciprocal_basis, axis=0)).astype(int) + 1
-    cells = np.stack(np.meshgrid(*(np.arange(-m, m + 1) for m in most), indexing="ij"), -1).reshape(-1, 3)
-    kept = []
-    for i, x in enumerate(fractional):
-        xyz = (cells + x) @ crystal.frac_to_cart.T
-        xyz = xyz[inside(body, xyz)]
-        kept.append((np.full(len(xyz), site[i]), xyz))
-    sites = np.concatenate([k for k, _ in kept])
-    return _of_sites(crystal, sites, np.concatenate([x for _, x in kept]) @ to_lab.T)
-
-
-def slab_atoms(crystal: Crystal, supercell: IntArray) -> tuple[Atoms, Array, Array]:
-    """Atoms of one right-angled cell of a slab, its edges (3,) Å, and the crystal's orientation.
-
-    supercell : (3, 3) integers, columns are the edges along the lab's x, y, z in units of a, b, c. Atoms lie in
-    0 <= x, y and -z_edge <= z < 0. The orientation (3, 3) carries the crystal's Cartesian frame to the lab.
-    Raises InputError if the edges are not at right angles or not right-handed.
-    """
-    edges = crystal.frac_to_cart @ np.asarray(supercell)
-    lengths = np.linalg.norm(edges, axis=0)
-    to_lab = (edges / lengths).T
-    if not np.allclose(to_lab @ to_lab.T, np.eye(3), atol=1e-9) or np.linalg.det(to_lab) < 0:
-        raise InputError(
-            "not a right-angled cell", field="supercell", value=np.asarray(supercell).tolist(),
-            allowed="integers whose columns make a right-angled, right-handed cell",
-        )  # fmt: skip
-    site, fractional = crystal.unit_cell_atoms()
-    most = int(np.abs(supercell).sum(1).max())
-    steps = np.arange(-most - 1, most + 2)
-    cells = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 1, 3)
-    inner = (cells + fractional) @ np.linalg.inv(supercell).T + 1e-9
-    here = ((inner >= 0) & (inner < 1)).all(-1)
-    xyz = inner[here] * lengths - np.array([0, 0, lengths[2]])
-    return _of_sites(crystal, np.broadcast_to(site, here.shape)[here], xyz), lengths, to_lab
-
-
-def shaken(atoms: Atoms, rng: np.random.Generator) -> Atoms:
-    """One frozen phonon (Einstein): every atom displaced by its own Gaussian of variance U per axis, and U = 0.
-
-    Law: the mean of the wave over many draws is the wave of atoms smeared by exp(-2π² U q²), for a thin object.
-    """
-    u = np.array([u for _, u in atoms.species])
-    moved = atoms.xyz + np.sqrt(u)[atoms.kind, None] * rng.standard_normal(atoms.xyz.shape)
-    return Atoms(tuple((element, 0.0) for element, _ in atoms.species), atoms.kind, moved, atoms.occupancy)
-
-
-def _of_sites(crystal: Crystal, sites: IntArray, xyz: Array) -> Atoms:
-    """Atoms at xyz (n, 3) of the crystal's sites (n,); sites of equal element and U are one species."""
-    each = [(element, float(u)) for element, u in zip(crystal.elements, crystal.u_iso, strict=True)]
-    species = tuple(dict.fromkeys(each))
-    kind = np.array([species.index(one) for one in each])
-    return Atoms(species, kind[sites], xyz, crystal.occupancy[sites])

@@ -90,7 +90,9 @@ def prepare(experiment: Experiment, crystal: Crystal) -> Setup:
     a, voltage = true.a_per_px, instrument.voltage_kv
     g_max = experiment.g_max or min(0.5 * float(np.hypot(nx, ny)) * a, G_MAX_DEFAULT)
     _warn(experiment, body, mount, g_max, 0.5 * float(np.hypot(nx, ny)) * a)
-    potential = bloch.potential_table(crystal, voltage, g_max, experiment.factors)
+    potential = bloch.potential_table(
+        crystal, voltage, g_max, experiment.factors, absorption=experiment.absorption
+    )
     disc, psf = convergence_disc(instrument), instrument.psf_sigma_px
     return Setup(
         experiment=experiment,
@@ -103,7 +105,7 @@ def prepare(experiment: Experiment, crystal: Crystal) -> Setup:
         population=population,
         nominal=nominal,
         potential=potential,
-        diffuse=diffuse_scattering((2 * ny, 2 * nx), a, voltage, size["inelastic"]),
+        diffuse=diffuse_scattering((2 * ny, 2 * nx), a, voltage, size["inelastic"], crystal),
         beam_profile=render.spot_profile(a, disc, psf, None, mount, descan_px(nominal, size)),
         candidates=potential.hkl,
         fluence=protocol.fluence_before(experiment.protocol, instrument.flux_e_A2_s),

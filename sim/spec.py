@@ -20,6 +20,7 @@ Engine = Literal["bloch", "kinematical", "multislice"]
 Table = Literal["lobato", "peng", "kirkland"]
 MOST_FRAMES = 100_000
 Magnitude = Literal["off", "default"] | NonNegativeFloat
+Strain = Annotated[float, Field(ge=-10, le=10)]
 
 
 class _Part(BaseModel):
@@ -34,6 +35,8 @@ class Particle(_Part):
     the plane and the roll of the crystal about it come from the seed. A polyhedron has the volume of a sphere
     of `diameter_nm`.
 
+    strain_pct : uniform strain xx, yy, zz, yz, xz, xy in the crystal's Cartesian frame; surface_strain_pct : radial
+    strain at the surface, positive outwards, decaying over surface_depth_nm. Both move atoms: multislice alone.
     faces : (h, k, l, d) of a polyhedron, completed by the Laue group; d relative distances from the centre.
     twin_plane_hkl : normal of the half turn that makes the twin of flaws.twin_pct.
     """
@@ -45,6 +48,13 @@ class Particle(_Part):
     inclination_max_deg: Annotated[float, Field(ge=0, le=90)] = 90.0
     faces: tuple[tuple[int, int, int, PositiveFloat], ...] = ()
     twin_plane_hkl: tuple[int, int, int] | None = None
+    strain_pct: tuple[Strain, Strain, Strain, Strain, Strain, Strain] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    surface_strain_pct: Strain = 0.0
+    surface_depth_nm: PositiveFloat = 0.5
+
+    @property
+    def strained(self) -> bool:
+        return any(self.strain_pct) or self.surface_strain_pct != 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Particle:
@@ -192,6 +202,23 @@ class Flaws(_Part):
     hot_pixel_ppm: Magnitude = "off"
 
 
+class Multislice(_Part):
+    """How the multislice engine makes a frame of the particle's atoms.
+
+    slice_A : thickness of a slice.  band_over_g_max : highest frequency of the waves over Experiment.g_max.
+    margin_nm : vacuum around the particle.  spot_radius : 1/Å about a reciprocal-lattice point that counts as its spot.
+    frozen_phonons : configurations of displaced atoms that a frame's orientations share; 0 = smeared atoms.
+    film_atoms : the support film (flaws.support_film_nm) as carbon atoms behind the particle.
+    """
+
+    slice_A: Annotated[float, Field(gt=0, le=10)] = 2.0
+    band_over_g_max: Annotated[float, Field(ge=1, le=4)] = 1.1
+    margin_nm: Annotated[float, Field(gt=0, le=100)] = 1.2
+    spot_radius: Annotated[float, Field(gt=0, le=1)] = 0.05
+    frozen_phonons: Annotated[int, Field(ge=0, le=10_000)] = 0
+    film_atoms: bool = False
+
+
 class Experiment(_Part):
     """One simulated experiment, complete: the same Experiment and Crystal give the same bytes.
 
@@ -199,6 +226,8 @@ class Experiment(_Part):
     g_max : largest |g| that scatters, 1/Å; None = the corner of the detector, at most 2.2.
     s_max : excitation error up to which a beam enters the structure matrix, 1/Å; None = rule of PHYSICS A4
         for this particle, which the refinement uses as well, times 1.5.
+    absorption : of the Bloch engine; U'/U (Hashimoto), or "thermal", computed thermal diffuse scattering. What the
+        beams lose is spread over the frame as thermal diffuse scattering.
     azimuths_factor : samples of precession or rotation over those of PHYSICS A5.
     noise : Poisson counting; without it frames hold the expected counts themselves.
     """
@@ -209,15 +238,23 @@ class Experiment(_Part):
     factors: Table = "lobato"
     g_max: Annotated[float, Field(gt=0, le=4)] | None = None
     s_max: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    absorption: Literal["thermal"] | Annotated[float, Field(ge=0, le=1)] = 0.0
     azimuths_factor: Annotated[float, Field(ge=0.1, le=20)] = 1.5
     noise: bool = True
     particle: Particle
     instrument: Instrument
     protocol: Protocol
     flaws: Flaws = Flaws()
+    multislice: Multislice = Multislice()
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
+        if self.absorption != 0 and self.engine != "bloch":
+            raise ValueError(f'absorption needs engine "bloch", not "{self.engine}"')
+        if self.engine != "multislice" and (self.particle.strained or self.multislice != Multislice()):
+            raise ValueError(f'strain and [multislice] need engine "multislice", not "{self.engine}"')
+        if self.multislice.film_atoms and self.flaws.support_film_nm in ("off", 0):
+            raise ValueError("multislice.film_atoms needs flaws.support_film_nm")
         if self.flaws.twin_pct not in ("off", 0) and self.particle.twin_plane_hkl is None:
             raise ValueError("flaws.twin_pct needs particle.twin_plane_hkl")
         return self

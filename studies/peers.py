@@ -12,8 +12,9 @@ from time import process_time
 import numpy as np
 from scipy import fft
 
+from nanoed.sim.atoms import Atoms, cut_atoms
 from nanoed.sim.multislice import Grid, Optics, exit_spectra, potential_slices
-from nanoed.sim.particle import Atoms, Body, cut_atoms
+from nanoed.sim.particle import Body
 from nanoed.sim.physics.crystal import read_cif
 
 DIAMETER_A, BOX_A, SAMPLING = 100.0, 110.0, 0.2

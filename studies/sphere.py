@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nanoed.sim.atoms import Atoms, cut_atoms
 from nanoed.sim.multislice import Grid, Optics, spot_areas
-from nanoed.sim.particle import Atoms, Body, cut_atoms
+from nanoed.sim.particle import Body
 from nanoed.sim.physics.bloch import PotentialTable, frame_intensities, potential_table
 from nanoed.sim.physics.crystal import Crystal, read_cif
 from nanoed.sim.physics.electron import wavelength_A

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from goldens import shipped
 
+from nanoed.sim.atoms import slab_atoms
 from nanoed.sim.multislice import Grid, Optics, beam_frequencies, exit_spectra
-from nanoed.sim.particle import slab_atoms
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.geometry import rot_x, rot_y
 

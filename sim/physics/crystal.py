@@ -101,22 +101,29 @@ class Crystal:
     @property
     def multiplicities(self) -> IntArray:
         """(n,) atoms of each site in the cell."""
-        return np.array([len(self._orbit(x)) for x in self.xyz])
+        return np.array([len(self._orbit(x)[1]) for x in self.xyz])
 
     def unit_cell_atoms(self) -> tuple[IntArray, Array]:
         """Site index (N,) and fractional coordinates in [0, 1) (N, 3) of all atoms in the cell."""
-        orbits = [self._orbit(x) for x in self.xyz]
-        index = np.repeat(np.arange(len(orbits)), [len(o) for o in orbits])
-        return index, np.concatenate(orbits)
+        index, _, xyz = self.unit_cell_images()
+        return index, xyz
 
-    def _orbit(self, x: Array) -> Array:
+    def unit_cell_images(self) -> tuple[IntArray, IntArray, Array]:
+        """As `unit_cell_atoms`, with the operation (N,) that carries the site to the atom in between."""
+        orbits = [self._orbit(x) for x in self.xyz]
+        index = np.repeat(np.arange(len(orbits)), [len(o) for o, _ in orbits])
+        return index, np.concatenate([o for o, _ in orbits]), np.concatenate([x for _, x in orbits])
+
+    def _orbit(self, x: Array) -> tuple[IntArray, Array]:
         images = self.rotations @ x + self.translations
         kept: list[Array] = []
-        for image in images - np.floor(images):
+        by: list[int] = []
+        for operation, image in enumerate(images - np.floor(images)):
             d = np.array(kept) - image if kept else np.empty((0, 3))
             if not np.any(np.linalg.norm((d - np.rint(d)) @ self.frac_to_cart.T, axis=1) < SAME_SITE_A):
                 kept.append(image)
-        return np.array(kept)
+                by.append(operation)
+        return np.array(by), np.array(kept)
 
 
 @lru_cache(maxsize=64)

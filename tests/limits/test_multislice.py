@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from goldens import shipped
 
+from nanoed.sim.atoms import Atoms, cut_atoms, isotropic, shaken, slab_atoms
 from nanoed.sim.multislice import Grid, Optics, beam_frequencies, exit_spectra, potential_slices, spot_areas
-from nanoed.sim.particle import Atoms, Body, cut_atoms, inside, shaken, slab_atoms
+from nanoed.sim.particle import Body, inside
 from nanoed.sim.physics.electron import relativistic_gamma, wavenumber
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.factors import electron_factor
@@ -16,7 +17,7 @@ from nanoed.sim.physics.scattering import u_g
 
 KV = 200.0
 EXACT = Optics(KV, "lobato", dtype=np.complex128)
-ONE = Atoms((("Ti", 0.005),), np.array([0]), np.array([[3.137, 4.71, -4.29]]), np.array([0.7]))
+ONE = Atoms((("Ti", isotropic(0.005)),), np.array([0]), np.array([[3.137, 4.71, -4.29]]), np.array([0.7]))
 GRID = Grid((9.0, 10.0, 8.0), (60, 72), 8)
 
 
@@ -101,7 +102,7 @@ def test_frozen_phonons_average_to_smeared_atoms() -> None:
     expected = projected(ONE, GRID)
     error = np.abs(mean - expected).max() / np.abs(expected).max()
     assert error < 0.03
-    still = projected(replace(ONE, species=(("Ti", 0.0),)), GRID)
+    still = projected(replace(ONE, species=(("Ti", isotropic(0.0)),)), GRID)
     assert np.abs(still - expected).max() / np.abs(expected).max() > 2 * error
 
 

@@ -24,7 +24,9 @@ def read_structure_factors(path: Path) -> pd.DataFrame:
 def main(path: Path) -> None:
     table = read_structure_factors(path)
     half = table[(table["h"] >= table["k"]) & (table["k"] >= 0)]
-    print("# Felix (WarwickMicroscopy), SrTiO3, 200 kV, Kirkland factors: U_g and thermal diffuse U'_g in 1/A^2")
+    print(
+        "# Felix (WarwickMicroscopy), SrTiO3, 200 kV, Kirkland factors: U_g and thermal diffuse U'_g in 1/A^2"
+    )
     print("# a = 3.8996 A, B(Sr) 0.4153, B(Ti) 1.1035, B(O) 0.8888 A^2; tests/oracles/generate_felix.py")
     print(half.drop_duplicates().head(16).to_csv(index=False), end="")
 

@@ -6,7 +6,6 @@ The dense twin of the Bloch-wave kernels with n = c, beams of equal lateral freq
 the Ewald sphere carry 1-2 % of the weaker amplitudes, so that many are needed: |S| up to 1 where |g| < 1.2.
 """
 
-
 import sys
 from pathlib import Path
 
@@ -26,8 +25,12 @@ LEAST = 1e-6
 
 
 def main() -> None:
-    print("# Bloch waves, dense: quartz P 32 2 1 (hand 1) and inverted (-1), orthohexagonal (001) slab, n = c,")
-    print(f"# 200.0 A, {FACTORS} factors, {KV:g} kV, |g| <= {G_MAX:g} 1/A, isotropic U; crystal turned by tilt_x,")
+    print(
+        "# Bloch waves, dense: quartz P 32 2 1 (hand 1) and inverted (-1), orthohexagonal (001) slab, n = c,"
+    )
+    print(
+        f"# 200.0 A, {FACTORS} factors, {KV:g} kV, |g| <= {G_MAX:g} 1/A, isotropic U; crystal turned by tilt_x,"
+    )
     print("# then tilt_y; m, n: lateral frequency times cell edge; tests/oracles/generate_quartz_slab.py")
     print("hand,tilt_x_deg,tilt_y_deg,m,n,amplitude")
     for hand, crystal in ((1, quartz()), (-1, inverted(quartz()))):

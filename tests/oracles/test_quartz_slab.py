@@ -30,7 +30,9 @@ LEAST_INTENSITY = 1e-4
 
 def printed(tilt: tuple[float, float], hand: int) -> pd.DataFrame:
     table = golden("quartz_slab")
-    return table[(table["hand"] == hand) & (table["tilt_x_deg"] == tilt[0]) & (table["tilt_y_deg"] == tilt[1])]
+    return table[
+        (table["hand"] == hand) & (table["tilt_x_deg"] == tilt[0]) & (table["tilt_y_deg"] == tilt[1])
+    ]
 
 
 def amplitudes(table: pd.DataFrame, shape: tuple[int, int]) -> np.ndarray:
@@ -49,9 +51,7 @@ def scored(wave: np.ndarray, least: float = LEAST_INTENSITY) -> np.ndarray:
 def test_tilted_beam(tilt: tuple[float, float]) -> None:
     wave = multislice(quartz(), rotation(tilt)[None])[0]
     use = scored(wave)
-    right, wrong = (
-        r_factor(amplitudes(printed(tilt, hand), wave.shape)[use], wave[use]) for hand in (1, -1)
-    )
+    right, wrong = (r_factor(amplitudes(printed(tilt, hand), wave.shape)[use], wave[use]) for hand in (1, -1))
     assert use.sum() >= 28
     assert right < 0.015
     assert wrong > 4 * right

@@ -71,7 +71,16 @@ def test_dynamical_refinement_is_given_the_cell_of_the_frames(folder, monkeypatc
 )
 def test_the_file_that_a_method_needs_is_named(folder, method, name, needed, capsys):
     (folder / name).write_text("")
-    args = ["refine", folder / name, "--model", folder / "start.cif", "--method", method, "--out", folder / "o"]
+    args = [
+        "refine",
+        folder / name,
+        "--model",
+        folder / "start.cif",
+        "--method",
+        method,
+        "--out",
+        folder / "o",
+    ]
     assert cli.status([str(arg) for arg in args]) == 2
     said = capsys.readouterr().err.strip()
     assert "\n" not in said

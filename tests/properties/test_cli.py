@@ -11,7 +11,19 @@ import pytest
 from nanoed.studies import cli
 from nanoed.studies.case import structure_file
 
-COMMANDS = ("list", "show", "run", "simulate", "reduce", "refine", "compare", "regress", "study", "report", "bench")
+COMMANDS = (
+    "list",
+    "show",
+    "run",
+    "simulate",
+    "reduce",
+    "refine",
+    "compare",
+    "regress",
+    "study",
+    "report",
+    "bench",
+)
 MAIN = "brookite-cnrs-01"
 
 
