@@ -68,8 +68,9 @@ class NoiseSpec(_Part):
 class PeakSpec(_Part):
     """Peak search (C3.2)."""
 
-    i_over_sigma: PositiveFloat = 10.0
-    """Smallest matched-filter significance of a peak (C2, peak search)."""
+    i_over_sigma: PositiveFloat = 6.0
+    """Smallest matched-filter significance of a peak (C3.2: 5-20; C2 has 10 for plain I/sigma). Its scale is that of
+    the Poisson deviance, on which chance alone makes less than one peak of 6 in 100 million pixels."""
     spot_sigma_px: PositiveFloat | None = None
     """Gaussian width of the matched filter; None: from the frames."""
     background_window_px: PositiveInt = 31
@@ -224,6 +225,25 @@ class MergeSpec(_Part):
     """A measurement needs this part of the information of a rocking curve crossed in full: half of it."""
 
 
+class VirtualSpec(_Part):
+    """Virtual frames of continuous rotation (A6)."""
+
+    frames: PositiveInt | None = None
+    """Frames in a virtual frame; None: chosen from the widths below."""
+    step: PositiveInt | None = None
+    """Frames from the start of one to the start of the next; None: from `overlap`."""
+    width_deg: PositiveFloat = 2.4
+    """Smallest rotation in a virtual frame (A6: 2.5° in PETS2's glycine; as a precession of 1.2° sweeps)."""
+    curves: PositiveFloat = 2.0
+    """Rocking curves (full widths at half maximum at `d_star`) that a virtual frame spans at least."""
+    d_star: PositiveFloat = 0.7
+    """|g| at which the rocking curve is taken, 1/Å: half the usual limit."""
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of a virtual frame that the next one covers again (A6: 2 frames of 7)."""
+    min_recorded: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """Part of the rocking curve inside a virtual frame that must lie on frames where the spot was measured."""
+
+
 class ReduceSpec(_Part):
     """From frames to intensities.
 
@@ -250,6 +270,7 @@ class ReduceSpec(_Part):
     positions: PositionSpec = PositionSpec()
     orientation: OrientationSpec = OrientationSpec()
     integration: IntegrationSpec = IntegrationSpec()
+    virtual: VirtualSpec = VirtualSpec()
     merging: MergeSpec = MergeSpec()
 
     @field_validator("spacegroup")

@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from nanoed.pipeline.io.cif_pets import PetsData, read_cif_pets
 from nanoed.pipeline.reduce.reduce import Reduction
 from nanoed.pipeline.reduce.rocking import rocking_profile
 from nanoed.pipeline.refine.result import Refinement
@@ -21,7 +20,7 @@ from nanoed.studies.compare import Comparison
 from nanoed.studies.conditions import condition_table
 from nanoed.studies.figure_tables import FOLDER, TABLES, write_table
 from nanoed.studies.measures import orientation_errors_deg
-from nanoed.studies.rows import frame_orientations, true_frames, with_refined_tilts
+from nanoed.studies.rows import frame_orientations, over_members, true_frames, with_refined_tilts
 
 Array = NDArray[np.float64]
 FRAMES_SHOWN = (0.1, 0.5, 0.9)  # of the series
@@ -34,7 +33,7 @@ def collect_artefacts(
 ) -> None:
     """Write `figures/*.csv` and `figures/frame_*.png` of figure_tables.TABLES into the folder of a run.
 
-    Reads `data` and `reduced/frames.cif_pets` in `run_dir`; needs the truth, so it is called after every
+    Reads `data` in `run_dir`; needs the truth, so it is called after every
     refinement is done.
     """
     toml = HERE / "cases" / f"{case.name}.toml" if case.name in shipped_cases() else None
@@ -51,13 +50,13 @@ def collect_artefacts(
         write_table(run_dir, "fobs_fcalc", pd.concat(amplitudes))
     if analysis.reduction is None:
         return
-    pets = read_cif_pets(run_dir / "reduced" / "frames.cif_pets")
     points, fit = rocking_tables(analysis.reduction)
     if len(points):
         write_table(run_dir, "rocking_curve", points)
         write_table(run_dir, "rocking_fit", fit)
+    zones = analysis.reduction.virtual.zones
     with open_dataset(run_dir / "data") as data:
-        table = frame_table(pets, refinements.get("dynamical"), truth, data.nominal.alpha_deg)
+        table = frame_table(zones, refinements.get("dynamical"), truth, data.nominal.alpha_deg)
         write_table(run_dir, "frame_parameters", table)
         _write_frames(run_dir, data, analysis.reduction, case.reduce.d_star_max)
 
@@ -93,12 +92,13 @@ def amplitude_table(method: str, refinement: Refinement) -> pd.DataFrame:
 
 
 def frame_table(
-    pets: PetsData, refinement: Refinement | None, truth: Truth, alpha_nominal_deg: Array
+    zones: pd.DataFrame, refinement: Refinement | None, truth: Truth, alpha_nominal_deg: Array
 ) -> pd.DataFrame:
     """Orientation error before and after refinement, refined tilts, scale and thickness of every frame."""
-    frames = frame_orientations(pets)
+    frames = frame_orientations(zones)
+    stage = pd.DataFrame({"alpha_deg": np.asarray(alpha_nominal_deg, float)})
     table = frames[["frame"]].assign(
-        alpha_deg=np.asarray(alpha_nominal_deg)[frames["frame"]],
+        alpha_deg=over_members(stage, frames)["alpha_deg"],
         error_reduced_deg=orientation_errors_deg(frames, true_frames(frames, truth)),
         thickness_true_A=true_frames(frames, truth)["thickness_mean_A"].to_numpy(),
     )

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nanoed.pipeline.io.cif_pets import PetsData
 from nanoed.pipeline.reduce.reduce import Reduction
 from nanoed.pipeline.refine.result import Refinement
 from nanoed.sim.flaws import STANDARD
@@ -129,9 +128,12 @@ def outcome_columns(
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
 
 
-def frame_orientations(pets: PetsData) -> pd.DataFrame:
-    """The frames of reduced data: frame (counted from 0), alpha, beta, omega (degrees)."""
-    return pets.zones.assign(frame=pets.zones["id"] - 1)[["frame", "alpha", "beta", "omega"]]
+def frame_orientations(zones: pd.DataFrame) -> pd.DataFrame:
+    """The (virtual) frames of reduced data: frame (counted from 0), first, last, alpha, beta, omega (degrees).
+
+    zones : columns of virtual.VirtualFrames.zones.
+    """
+    return zones.assign(frame=zones["id"] - 1)[["frame", "first", "last", "alpha", "beta", "omega"]]
 
 
 def with_refined_tilts(frames: pd.DataFrame, refinement: Refinement | None) -> pd.DataFrame:
@@ -143,5 +145,13 @@ def with_refined_tilts(frames: pd.DataFrame, refinement: Refinement | None) -> p
 
 
 def true_frames(frames: pd.DataFrame, truth: Truth) -> pd.DataFrame:
-    """The rows of the truth that belong to `frames`, in that order."""
-    return truth.frames.iloc[np.asarray(frames["frame"], int)]
+    """The truth of `frames`, in that order: the mean of the frames that a virtual frame is made of."""
+    return over_members(truth.frames, frames)
+
+
+def over_members(per_frame: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
+    """Mean of the rows first to last of a table of all frames, one row per row of `frames`."""
+    total = np.vstack([np.zeros(per_frame.shape[1]), np.cumsum(per_frame.to_numpy(float), axis=0)])
+    first, last = frames["first"].to_numpy(int), frames["last"].to_numpy(int)
+    mean = (total[last + 1] - total[first]) / (last + 1 - first)[:, None]
+    return pd.DataFrame(mean, columns=per_frame.columns)

@@ -18,7 +18,6 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 import nanoed
-from nanoed.pipeline.io.cif_pets import read_cif_pets
 from nanoed.sim.physics.crystal import Crystal, write_cif
 from nanoed.sim.protocol import nominal_alpha_deg
 from nanoed.sim.simulate import simulate
@@ -167,7 +166,7 @@ def _make(case: Case, key: str, work: Path, workers: int, keep: Keep, progress: 
     truth = read_truth(work / "truth")
     frames = None
     if analysis.reduction is not None:
-        frames = frame_orientations(read_cif_pets(work / "reduced" / "frames.cif_pets"))
+        frames = frame_orientations(analysis.reduction.virtual.zones)
     write_results(work / "results.csv", rows(case, crystal, analysis, comparisons, truth, frames))
     _write_json(work / "run.json", _record(case, crystal, key, told, analysis, workers, keep))
     collect_artefacts(work, case, analysis, comparisons, truth)

@@ -112,26 +112,13 @@ def statistics_of(
 
 
 def pets_data(result: Reduction, spec: ReduceSpec, nominal: Nominal) -> PetsData:
-    """Per-frame intensities and orientations in the terms of PETS2; frames are numbered from 1."""
-    frames = result.frames[~result.frames["blank"]]
-    shape = result.oriented.model.shape
-    semi = np.degrees(shape.semi_angle) if nominal.protocol == "precession" else nominal.rotation_deg / 2
-    zones = pd.DataFrame(
-        {
-            "id": frames["frame"].to_numpy() + 1,
-            "semi_angle": np.full(len(frames), semi),
-            "alpha": frames["alpha_deg"].to_numpy(),
-            "beta": frames["beta_deg"].to_numpy(),
-            "omega": frames["omega_deg"].to_numpy(),
-            "scale": frames["scale"].to_numpy(),
-        }
-    )
+    """Intensities and orientations of the (virtual) frames in the terms of PETS2; they are numbered from 1."""
+    shape, virtual = result.oriented.model.shape, result.virtual
+    zones = virtual.zones.drop(columns=["first", "last"])
     u, v, w = zone_axes(result.geometry.ub, zones).T
     zones.insert(1, "u", u)
     zones.insert(2, "v", v)
     zones.insert(3, "w", w)
-    reflections = result.spots[["h", "k", "l", "I", "sigma"]].copy()
-    reflections["zone"] = result.spots["frame"].to_numpy() + 1
     kind = "precession" if nominal.protocol == "precession" else "continuous rotation"
     aperture = spec.integration.aperture_px or spec.integration.aperture_cores * result.profile.core
     extra = {
@@ -142,12 +129,17 @@ def pets_data(result: Reduction, spec: ReduceSpec, nominal: Nominal) -> PetsData
         "rotation axis position": f"{np.degrees(np.median(result.geometry.omega)):.3f}",
         "reflection size": f"{2 * aperture:.3f}",
         "integration mode": "fit profile",
-        "Virtual frame settings: number of merged frames": "1",
-        "step between frames": "1",
-        "sum all intensities": "0",
+        "Virtual frame settings: number of merged frames": str(virtual.merged),
+        "step between frames": str(virtual.step),
+        "sum all intensities": str(int(virtual.merged > 1)),
     }
     return PetsData(
-        result.geometry.cell, result.geometry.wavelength, result.geometry.ub, zones, reflections, extra
+        result.geometry.cell,
+        result.geometry.wavelength,
+        result.geometry.ub,
+        zones,
+        virtual.reflections,
+        extra,
     )
 
 
@@ -177,6 +169,7 @@ def write_reduction(
         record = plain({
             "statistics": result.statistics | {"merged_hkl_scale": scale},
             "frames": result.frames.to_dict(orient="list"),
+            "zones": result.virtual.zones.to_dict(orient="list"),
             "settings": spec.model_dump(mode="json"),
         })  # fmt: skip
         target = folder / "reduction.json"

@@ -51,16 +51,18 @@ def clean(
 
     frame : (ny, nx) counts.  valid : False on the direct beam, bad and saturated pixels.
     centre : (2,) pixels.  sigma_px : width of the spots.  gain : var/mean of the counts.
-    Significance = (D ⊗ k - B) / sqrt(gain (B + 1/n) Σk²), k a unit-sum Gaussian: the matched filter of C3.2.
+    Significance: the matched filter X = D ⊗ k / (gain Σk²), k a unit-sum Gaussian, counts electrons in the spot's
+    effective area, of which μ = (B + 1/n) / (gain Σk²) are background; the signed root of its Poisson deviance,
+    2 (X ln(X/μ) - X + μ), is that of C3.2 at high counts and stays true where a pixel holds less than one electron.
     """
     filtered = gaussian_filter(frame, sigma_px)
     power = 1.0 / (4 * np.pi * sigma_px**2)
     usable = valid.copy()
     reach = max(1, round(2 * sigma_px))
+    significance = np.empty(frame.shape)
     for _ in range(2):
         background, n_background = local_background(frame, usable, centre, spec.background_window_px)
-        noise = np.sqrt(gain * (background + 1.0 / n_background) * power)
-        significance = (filtered - background) / noise
+        _deviance_root(filtered, background, n_background, 1.0 / (gain * power), significance)
         usable = valid.copy()
         clear_around(significance, spec.mask_sigma, reach, usable)
     return Cleaned(frame, background, n_background, usable, significance)
@@ -93,21 +95,29 @@ def find_peaks(
     return Peaks(frame, pixels, total[near], cleaned.significance[rows, columns][near])
 
 
-def spot_sigma(frame: Array, cleaned: Cleaned, peaks: Peaks, reach: int = 6) -> float:
-    """Gaussian sigma (pixels) of the strong peaks of a frame, from the stacked profile's half-maximum.
-
-    The stack is centred to the nearest pixel, whose 1/12 of a square pixel is taken off. 1.0 without peaks.
-    """
+def spot_stack(frame: Array, cleaned: Cleaned, peaks: Peaks, reach: int = 6) -> Array:
+    """(2 reach + 1, 2 reach + 1) sum of the strongest 40 peaks of a frame, each to the nearest pixel and of unit sum
+    in electrons of its own: zero without peaks."""
+    side = 2 * reach + 1
     strong = np.argsort(-peaks.significance, kind="stable")[:40]
     rows, columns = (np.floor(peaks.pixels[strong][:, i]).astype(int) for i in (1, 0))
     ny, nx = frame.shape
     ok = (rows >= reach) & (rows < ny - reach) & (columns >= reach) & (columns < nx - reach)
     if not ok.any():
-        return 1.0
+        return np.zeros((side, side))
     dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     net = (frame - cleaned.background)[rows[ok, None, None] + dy, columns[ok, None, None] + dx]
-    stack = np.median(net / net.max(axis=(1, 2), keepdims=True), axis=0)
-    core = np.clip(stack - 0.1, 0, None)
+    return np.asarray((net / peaks.intensity[strong][ok][:, None, None]).sum(axis=0), np.float64)
+
+
+def spot_sigma(stack: Array) -> float:
+    """Gaussian sigma (pixels) of stacked peaks, from the part above a tenth of the maximum, neighbours left out.
+
+    The stack is centred to the nearest pixel, whose 1/12 of a square pixel is taken off.
+    """
+    reach = stack.shape[0] // 2
+    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    core = np.clip(stack / stack.max() - 0.1, 0, None)
     variance = float((core * (dx**2 + dy**2)).sum() / core.sum() / 2)
     return float(np.sqrt(max(variance - 1 / 12, 0.25)))
 
@@ -148,3 +158,20 @@ def highest_around(
                 if significance[i, j] > value:
                     top[k] = False
     return top
+
+
+@nb.njit(cache=True, nogil=True)
+def _deviance_root(
+    filtered: Array, background: Array, n_background: Array, area: float, significance: Array
+) -> None:
+    """significance (ny, nx) of filtered counts; area : effective area of the filter over the gain."""
+    ny, nx = filtered.shape
+    for row in range(ny):
+        for column in range(nx):
+            mu = (background[row, column] + 1.0 / n_background[row, column]) * area
+            x = max(filtered[row, column], 0.0) * area
+            deviance = mu - x
+            if x > 0.0:
+                deviance += x * np.log(x / mu)
+            root = np.sqrt(2.0 * max(deviance, 0.0))
+            significance[row, column] = root if x > mu else -root

@@ -23,6 +23,7 @@ from nanoed.pipeline.reduce.search import Detector, detector_of, search
 from nanoed.pipeline.reduce.series import Progress
 from nanoed.pipeline.reduce.spots import integrate, spot_profile
 from nanoed.pipeline.reduce.symmetry import absent, laue_rotations, representative
+from nanoed.pipeline.reduce.virtual import VirtualFrames, virtual_frames
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import DataSet, open_dataset
 from nanoed.sim.physics.errors import InputError
@@ -36,7 +37,8 @@ class Reduction:
 
     geometry : refined, orientations included.  spots : per frame and reflection, columns of spots.integrate.
     fitted : one row per measured hkl, columns of curvefit.  merged : the unique list.
-    frames : columns of output.frame_table.  statistics : what reduction.json holds.
+    virtual : frames of dynamical refinement.  frames : columns of output.frame_table.
+    statistics : what reduction.json holds.
     """
 
     geometry: Geometry
@@ -45,6 +47,7 @@ class Reduction:
     spots: pd.DataFrame
     fitted: pd.DataFrame
     merged: Merged
+    virtual: VirtualFrames
     frames: pd.DataFrame
     statistics: dict[str, Any]
 
@@ -101,7 +104,8 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     merged = merge(fitted, laue_rotations(spec.laue_class, spec.spacegroup), spec.merging)
     frames = frame_table(dataset.nominal, peaks, lattice, oriented, blank)
     numbers = statistics_of(detector, peaks, lattice, oriented, profile, spots, merged, spec)
-    return Reduction(oriented.geometry, oriented, profile, spots, fitted, merged, frames, numbers)
+    virtual = virtual_frames(oriented, spots, blank, dataset.nominal, spec.virtual)
+    return Reduction(oriented.geometry, oriented, profile, spots, fitted, merged, virtual, frames, numbers)
 
 
 def first_shape(geometry: Geometry, spec: ReduceSpec) -> RockingShape:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nanoed.pipeline.reduce.centre import direct_beam, friedel_centre
 from nanoed.pipeline.reduce.noise import block_moments, estimate_gain
-from nanoed.pipeline.reduce.peaks import Cleaned, Peaks, clean, find_peaks, join, spot_sigma
+from nanoed.pipeline.reduce.peaks import Cleaned, Peaks, clean, find_peaks, join, spot_sigma, spot_stack
 from nanoed.pipeline.reduce.series import Progress, over_frames, read_frame, spread_out, valid_pixels
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import DataSet
@@ -30,17 +30,16 @@ def detector_of(dataset: DataSet, spec: ReduceSpec) -> Detector:
     """Gain and spot width from a sample of frames; values given in the spec are kept."""
     sigma, gain = spec.peaks.spot_sigma_px or 1.2, spec.noise.gain or 1.0
     for _ in range(2):
-        sigmas, moments = [], []
+        stacked, moments = np.zeros((1, 1)), []
         for i in spread_out(len(dataset), spec.noise.sample_frames):
             frame, cleaned, _, peaks = _looked_at(dataset, i, Detector(gain, sigma), spec)
             moments.append(block_moments(cleaned, spec.noise.block_px))
-            if len(peaks) >= spec.positions.min_peaks:
-                sigmas.append(spot_sigma(frame, cleaned, peaks))
+            stacked = stacked + spot_stack(frame, cleaned, peaks)
         if spec.noise.gain is None:
             expected, squares = (np.concatenate(m) for m in zip(*moments, strict=True))
             gain = estimate_gain(expected, squares)
-        if spec.peaks.spot_sigma_px is None and sigmas:
-            sigma = float(np.median(sigmas))
+        if spec.peaks.spot_sigma_px is None and stacked.any():
+            sigma = spot_sigma(stacked)
     return Detector(gain, sigma)
 
 
