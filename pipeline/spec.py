@@ -113,6 +113,30 @@ class IndexingSpec(_Part):
     """Deviation of a found angle from the given one before refinement."""
     min_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Smallest fraction of indexed peaks that counts as an indexed data set."""
+    shortest_A: PositiveFloat = 2.4
+    """Without a cell: periods of the peaks are at least this long."""
+    longest_A: PositiveFloat = 30.0
+    """Without a cell: longest period (C2: 30 Å)."""
+    largest_volume_A3: PositiveFloat = 10000.0
+    """Without a cell: largest primitive cell (C2: 10000 Å³)."""
+    fourier_grid: Annotated[int, Field(ge=32, le=512)] = 192
+    """Without a cell: nodes of the Fourier transform along an axis; reaches grid / (8 d_star_max) Å."""
+    period_score: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Without a cell: mean cos(2π t·x) of a period t, 1 for exact peaks."""
+    period_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Without a cell: and at least this times the best period's; periods of a subcell score less."""
+    n_periods: PositiveInt = 24
+    """Without a cell: the shortest periods, of which cells are made."""
+    same_share: Annotated[float, Field(gt=0, le=1)] = 0.97
+    """Without a cell: the smallest cell that indexes this share of the most peaks is the lattice's."""
+    lattice: (
+        Literal["cF", "cI", "cP", "hR", "hP", "tI", "tP", "oF", "oI", "oC", "oP", "mC", "mP", "aP"] | None
+    ) = None
+    """Without a cell: the Bravais lattice; None: that of the space group, else the highest that fits."""
+    most_strain_pct: PositiveFloat = 3.0
+    """Deviation of a metric from that of a Bravais lattice up to which it is tried (C2: lengths 3 %)."""
+    scatter_ratio: Annotated[float, Field(ge=1)] = 1.15
+    """A Bravais lattice fits where its metric and an ellipse leave at most this times the triclinic scatter."""
 
 
 class PositionSpec(_Part):
@@ -247,9 +271,10 @@ class VirtualSpec(_Part):
 class ReduceSpec(_Part):
     """From frames to intensities.
 
-    cell : approximate a, b, c (Å), alpha, beta, gamma (degrees), right to about 1 %; needed by `reduce`, while
-        a case leaves it to the run.
-    laue : Laue class in which equivalents merge and whose metric is imposed; None: from `spacegroup`.
+    cell : approximate a, b, c (Å), alpha, beta, gamma (degrees), right to about 1 %; a case leaves it to the run.
+        None: the lattice is found from the peaks.
+    laue : Laue class in which equivalents merge and whose metric is imposed; None: from `spacegroup`, without a
+        cell else the least symmetric class of the crystal system found.
     spacegroup : H-M symbol; used for systematic absences in the merged list and for the .ins file.
     composition : formula such as "TiO2"; used for the scattering factors of the .ins file alone.
     d_star_max : resolution limit, 1/Å (C2: 1.4).
@@ -286,13 +311,6 @@ class ReduceSpec(_Part):
         if value is not None and not _closes(value):
             raise ValueError("not a cell: its angles (degrees) must be below 180 and span a volume")
         return value
-
-    def require_cell(self) -> Cell:
-        """The approximate cell; raises InputError where none was given."""
-        if self.cell is None:
-            allowed = "a,b,c in Å and alpha,beta,gamma in degrees, right to about 1 %"
-            raise InputError("indexing needs an approximate cell", field="cell", allowed=allowed)
-        return self.cell
 
     @property
     def laue_class(self) -> str:

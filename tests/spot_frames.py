@@ -72,8 +72,9 @@ def expected_frame(
     """(size, size) expected counts of frame i: direct beam, spots and a falling background."""
     g_lab = hkl @ (geometry.rotations()[i] @ geometry.ub).T
     s, g = excitation_errors(g_lab, geometry.wavelength), np.linalg.norm(g_lab, axis=1)
-    shape = RockingShape(0.003, np.radians(0.1), geometry.semi_angle)
-    p, _ = rocking_profile(s, g, g, shape)
+    shape = RockingShape(0.003, np.radians(0.1), geometry.semi_angle, geometry.half_sweep)
+    axis = np.array([np.cos(geometry.omega[i]), np.sin(geometry.omega[i]), 0.0])
+    p, _ = rocking_profile(s, g, np.linalg.norm(np.cross(g_lab, axis), axis=1), shape)
     pixels = to_pixels(geometry, np.full(len(hkl), i), g_lab)
     y, x = np.mgrid[:size, :size] + 0.5
     r = np.hypot(x - geometry.centres[i, 0], y - geometry.centres[i, 1])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nanoed.pipeline.reduce.geometry import cell_of
+from nanoed.pipeline.reduce.symmetry import centring_absent
 from nanoed.pipeline.spec import IndexingSpec
 from nanoed.sim.physics.errors import InputError
 
@@ -29,13 +30,16 @@ class Indexed:
         return float(self.indexed.mean())
 
 
-def index_peaks(x: Array, cell: tuple[float, ...], spec: IndexingSpec) -> Indexed:
+def index_peaks(
+    x: Array, cell: tuple[float, ...], spec: IndexingSpec, spacegroup: str | None = None
+) -> Indexed:
     """The lattice of the given cell that indexes most peaks.
 
     x : (n, 3) 1/Å, peaks in the crystal's frame at zero stage angles.  cell : Å and degrees, right to ~1 %.
     Direct-lattice vectors t of the three known lengths are searched over directions by sum cos(2π t·x)
     (the known-cell form of the DPS/Fourier method), combined into right-handed cells whose angles agree,
-    refined, and ranked by the number of peaks within `tolerance` / longest axis, then by their residual.
+    refined, and ranked by the number of peaks within `tolerance` / longest axis of a node that the centring of
+    `spacegroup` allows, then by their residual.
     Raises InputError without peaks and where fewer than `min_fraction` of them fit.
     """
     if len(x) < 10:
@@ -46,7 +50,9 @@ def index_peaks(x: Array, cell: tuple[float, ...], spec: IndexingSpec) -> Indexe
             found[float(length)] = direct_vectors(x, float(length), spec)
     best: Indexed | None = None
     for basis in _bases([found[float(length)] for length in lengths], cell, spec):
-        trial = _refined(x, np.asarray(np.linalg.inv(basis), np.float64), spec.tolerance / lengths.max())
+        trial = refined(x, np.asarray(np.linalg.inv(basis), np.float64), spec.tolerance / lengths.max())
+        if trial is not None:
+            trial = replace(trial, indexed=trial.indexed & ~centring_absent(trial.hkl, spacegroup))
         if trial is not None and _agrees(trial.ub, cell, spec) and _better(trial, best):
             best = trial
     if best is None or best.fraction < spec.min_fraction:
@@ -69,7 +75,7 @@ def direct_vectors(x: Array, length: float, spec: IndexingSpec, keep: int = 24) 
         t = directions[i] * length
         if any(abs(t @ v) > np.cos(3 * step) * length * np.linalg.norm(v) for v in vectors):
             continue
-        t = _fitted(x, t)
+        t = fitted_period(x, t)
         size = float(np.linalg.norm(t))
         repeated = any(min(np.linalg.norm(t - v), np.linalg.norm(t + v)) < 0.05 * length for v in vectors)
         if abs(size / length - 1) < spec.length_tol and not repeated:
@@ -88,8 +94,8 @@ def _half_sphere(step: float) -> Array:
     return np.column_stack([r * np.cos(angle), r * np.sin(angle), z])
 
 
-def _fitted(x: Array, t: Array) -> Array:
-    """Least-squares t from t·x = integer over the peaks that are near one."""
+def fitted_period(x: Array, t: Array) -> Array:
+    """(3,) Å, least-squares t from t·x = integer over the peaks that are near one."""
     for _ in range(4):
         phase = x @ t
         nearest = np.round(phase)
@@ -123,7 +129,7 @@ def _bases(vectors: list[Array], cell: tuple[float, ...], spec: IndexingSpec) ->
     return bases
 
 
-def _refined(x: Array, ub: Array, tolerance: float) -> Indexed | None:
+def refined(x: Array, ub: Array, tolerance: float) -> Indexed | None:
     """UB by least squares on the indexed peaks, three rounds."""
     for _ in range(3):
         hkl = np.round(x @ np.linalg.inv(ub).T)

@@ -1,17 +1,21 @@
-"""From peaks to the geometry of the series: axis, lattice, centres, distortion."""
+"""From peaks to the geometry of the series: axis, sense of rotation, lattice, centres, distortion."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nanoed.pipeline.reduce.axis import find_axis
+from nanoed.pipeline.reduce.bravais import Bravais, bravais_lattices, group_of, symbol_of
+from nanoed.pipeline.reduce.cellsearch import find_cell
 from nanoed.pipeline.reduce.geometry import Geometry, to_reciprocal, to_sample
-from nanoed.pipeline.reduce.index import Indexed, index_peaks
+from nanoed.pipeline.reduce.index import Indexed, index_peaks, refined
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.positions import ellipse_determined, match, refine_positions
+from nanoed.pipeline.reduce.symmetry import absent
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import Nominal
 from nanoed.sim.physics.electron import wavelength_A
@@ -21,18 +25,49 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A Bravais lattice tried: symbol, metric strain in %, cell, scatter of the peaks in pixels with that metric."""
+
+    symbol: str
+    strain_pct: float
+    cell: tuple[float, ...]
+    scatter_px: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Lattice:
     """geometry; fraction of low-angle peaks indexed; scatter: rms of peak positions per axis in pixels;
-    matched: (n,) number of peaks of every frame that the lattice explains."""
+    matched: (n,) number of peaks of every frame that the lattice explains; laue, spacegroup: those of the settings
+    or, with nothing given, the least symmetric ones of the lattice found; tried: Bravais lattices with their figures;
+    reversed: the stage turns against the nominal sense; senses: fraction of peaks indexed by the nominal sense of
+    rotation and by the other one."""
 
     geometry: Geometry
     fraction: float
     scatter: float
     matched: NDArray[np.int64]
+    laue: str
+    spacegroup: str | None
+    tried: tuple[Candidate, ...]
+    reversed: bool
+    senses: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sense:
+    """A sense of rotation: azimuth in rad, the lattice from low-angle peaks, fraction of all peaks it indexes."""
+
+    azimuth: float
+    indexed: Indexed
+    fraction: float
+    residual: float
 
 
 def find_lattice(nominal: Nominal, peaks: Peaks, centres: Array, spec: ReduceSpec) -> Lattice:
-    """Tilt axis near its nominal azimuth (or anywhere), lattice of the given cell, joint refinement."""
+    """Tilt axis near its nominal azimuth or anywhere, sense of rotation, lattice of the given cell or of any.
+
+    Raises InputError where no lattice explains the peaks.
+    """
     n = nominal.n_frames
     start = Geometry(
         ub=np.eye(3),
@@ -45,47 +80,128 @@ def find_lattice(nominal: Nominal, peaks: Peaks, centres: Array, spec: ReduceSpe
         semi_angle=np.radians(nominal.semi_angle_deg),
         half_sweep=np.radians(nominal.rotation_deg) / 2,
     )
-    azimuth, indexed = _index(start, peaks, spec)
-    geometry = replace(start, ub=indexed.ub, omega=np.full(n, azimuth))
-    ellipse = spec.distortion == "elliptic" and ellipse_determined(spec.laue_class)
-    scatter, matched = np.nan, np.zeros(n, np.int64)
-    rounds = zip(spec.positions.reach_px, spec.positions.d_star_max, strict=True)
-    for reach, d_star_max in rounds:
+    found, senses = _sense(start, peaks, spec)
+    geometry = replace(start, ub=found.indexed.ub, omega=np.full(n, found.azimuth))
+    laue, group = spec.laue_class, spec.spacegroup
+    tried: tuple[Candidate, ...] = ()
+    if spec.cell is None:
+        chosen, tried = _bravais(geometry, peaks, spec)
+        laue, group = _symmetry(chosen, spec)
+        geometry = replace(geometry, ub=_axes(chosen, geometry, peaks, spec))
+    geometry, scatter, matched = _refined(geometry, peaks, laue, spec)
+    turned = np.cos(found.azimuth - np.radians(nominal.axis_azimuth_deg)) < 0
+    return Lattice(
+        geometry, found.indexed.fraction, scatter, matched, laue, group, tried, bool(turned), senses
+    )
+
+
+def _refined(
+    geometry: Geometry, peaks: Peaks, laue: str, spec: ReduceSpec, rounds: int | None = None
+) -> tuple[Geometry, float, NDArray[np.int64]]:
+    """Joint refinement on peak positions in rounds of matching; geometry, scatter, matched peaks of every frame."""
+    ellipse = spec.distortion == "elliptic" and ellipse_determined(laue)
+    scatter, matched = np.nan, np.zeros(len(geometry), np.int64)
+    steps = list(zip(spec.positions.reach_px, spec.positions.d_star_max, strict=True))
+    for reach, d_star_max in steps[:rounds]:
         found = match(geometry, peaks, min(d_star_max, spec.d_star_max), reach, spec.integration.tail)
         if len(found.frame) < spec.positions.min_peaks:
             raise InputError("the indexed lattice explains hardly any peak", field="cell", value=spec.cell)
-        geometry, scatter = refine_positions(geometry, found, spec.laue_class, ellipse, spec.positions)
-        matched = np.bincount(found.frame, minlength=n)
-    return Lattice(geometry, indexed.fraction, scatter, matched)
+        geometry, scatter = refine_positions(geometry, found, laue, ellipse, spec.positions)
+        matched = np.bincount(found.frame, minlength=len(geometry))
+    return geometry, scatter, matched
 
 
-def _index(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[float, Indexed]:
-    """Axis azimuth (rad) and lattice; a full search indexes both senses of rotation and keeps the better."""
+def _sense(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[_Sense, tuple[float, float]]:
+    """The sense of rotation whose lattice indexes more of all peaks, and those fractions, nominal sense first.
+
+    The Ewald sphere is nearly flat, so the mirror image of the lattice fits low angles with the wrong sense; at
+    1.4 1/Å the sphere is 0.02 1/Å off the plane and on the other side.
+    """
     q = to_reciprocal(start, peaks.frame, peaks.pixels)
     length = np.linalg.norm(q, axis=1)
     order = np.argsort(length, kind="stable")
     near = order[: spec.axis.n_peaks]
     nominal, width = float(start.omega[0]), np.radians(spec.axis.search_deg)
     azimuth, _ = find_axis(q[near], start.alpha[peaks.frame[near]], nominal, width, spec.axis.d_star_max)
+    if np.cos(azimuth - nominal) < 0:
+        azimuth -= np.pi
     low = order[: spec.indexing.n_peaks]
     low = low[length[low] < spec.indexing.d_star_max]
-    senses = [azimuth, azimuth + np.pi] if spec.axis.search_deg >= 180 else [azimuth]
-    found: list[tuple[float, Indexed]] = []
+    every = np.nonzero(length < spec.d_star_max)[0]
+    found: list[_Sense | None] = []
     failure: InputError | None = None
-    for omega in senses:
+    for omega in (azimuth, azimuth + np.pi):
         turned = replace(start, omega=np.full(len(start), omega))
         try:
-            found.append(
-                (
-                    omega,
-                    index_peaks(
-                        to_sample(turned, peaks.frame[low], q[low]), spec.require_cell(), spec.indexing
-                    ),
-                )
-            )
+            x = to_sample(turned, peaks.frame[low], q[low])
+            if spec.cell is None:
+                indexed = find_cell(x, spec.indexing)
+            else:
+                indexed = index_peaks(x, spec.cell, spec.indexing, spec.spacegroup)
+            found.append(_judged(omega, indexed, to_sample(turned, peaks.frame[every], q[every]), spec))
         except InputError as error:
-            failure = error
-    if not found:
+            failure = failure or error
+            found.append(None)
+    some = [f for f in found if f is not None]
+    if not some:
         assert failure is not None
         raise failure
-    return max(found, key=lambda f: (round(f[1].fraction, 2), -f[1].residual))
+    nominal_sense, other = (0.0 if f is None else f.fraction for f in found)
+    best = max(some, key=lambda f: (round(f.fraction, 2), -f.residual))
+    return best, (nominal_sense, other)
+
+
+def _judged(omega: float, indexed: Indexed, x: Array, spec: ReduceSpec) -> _Sense:
+    """How well the lattice, refined on all peaks x (n, 3), explains them."""
+    longest = float(np.linalg.norm(np.linalg.inv(indexed.ub), axis=1).max())
+    everywhere = refined(x, indexed.ub, spec.indexing.tolerance / longest)
+    if everywhere is None:
+        return _Sense(omega, indexed, 0.0, np.inf)
+    return _Sense(omega, indexed, everywhere.fraction, everywhere.residual)
+
+
+def _bravais(geometry: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[Bravais, tuple[Candidate, ...]]:
+    """The lattice of the settings, else the highest symmetry whose metric leaves no more scatter than none.
+
+    An ellipse deforms the metric, so a lattice is judged by the scatter of the peaks about it with an ellipse
+    refined, against that of the triclinic lattice without. Raises InputError where the one asked for does not fit.
+    """
+    free, scatter, _ = _refined(geometry, peaks, "-1", spec, rounds=2)
+    options = bravais_lattices(free.ub, spec.indexing.most_strain_pct)
+    wanted = spec.indexing.lattice or (symbol_of(spec.spacegroup) if spec.spacegroup else None)
+    tried, best = [], None
+    for option in options:
+        fitted, own, _ = _refined(replace(free, ub=option.ub), peaks, option.holohedry, spec, rounds=2)
+        tried.append(Candidate(option.symbol, option.strain_pct, fitted.cell, own))
+        fits = own <= spec.indexing.scatter_ratio * scatter
+        if best is None and (option.symbol == wanted if wanted else fits):
+            best = replace(option, ub=fitted.ub)
+    if best is None:
+        raise InputError("the peaks do not have the Bravais lattice asked for", field="indexing.lattice",
+                         value=wanted, allowed=", ".join(t.symbol for t in tried))  # fmt: skip
+    return best, tuple(tried)
+
+
+def _symmetry(chosen: Bravais, spec: ReduceSpec) -> tuple[str, str]:
+    """Laue class and space group to go on with: those of the settings, else the least symmetric of the lattice."""
+    laue = spec.laue or (spec.laue_class if spec.spacegroup else chosen.lowest)
+    return laue, spec.spacegroup or group_of(laue, chosen.centring)
+
+
+def _axes(chosen: Bravais, geometry: Geometry, peaks: Peaks, spec: ReduceSpec) -> Array:
+    """UB (3, 3) of the lattice with its axes in the order that the space group asks for.
+
+    Of the permutations of the axes that keep the metric's symmetry, the one that puts the fewest peaks on nodes that
+    the group extinguishes.
+    """
+    if spec.spacegroup is None or chosen.symbol[0] != "o":
+        return chosen.ub
+    q = to_reciprocal(geometry, peaks.frame, peaks.pixels)
+    x = to_sample(geometry, peaks.frame, q)
+    options = []
+    for order in permutations(range(3)):
+        ub = chosen.ub[:, order]
+        ub = ub * np.sign(np.linalg.det(ub))
+        hkl = np.round(x @ np.linalg.inv(ub).T).astype(np.int64)
+        options.append((int(absent(hkl, spec.spacegroup).sum()), order, ub))
+    return np.asarray(min(options, key=lambda o: o[:2])[2], np.float64)

@@ -105,6 +105,12 @@ def statistics_of(
         "spot_core_px": profile.core,
         "n_peaks": len(peaks),
         "indexed_fraction": lattice.fraction,
+        "laue": lattice.laue,
+        "spacegroup": lattice.spacegroup,
+        "bravais_lattices": [{"symbol": t.symbol, "strain_pct": t.strain_pct, "scatter_px": t.scatter_px,
+                              "cell": list(t.cell)} for t in lattice.tried],
+        "rotation_reversed": lattice.reversed,
+        "indexed_by_sense": list(lattice.senses),
         "peak_scatter_px": lattice.scatter,
         "forbidden_i_over_sigma": float((forbidden["I"] / forbidden["sigma"]).mean()) if len(forbidden) else
         None,
@@ -162,7 +168,7 @@ def write_reduction(
         scale = write_hkl(folder / "merged.hkl", result.merged.reflections)
         unmerged = result.merged.unmerged
         write_hkl(folder / "unmerged.hkl", unmerged[unmerged["used"]])
-        group = spec.spacegroup or "P 1"
+        group = result.spec.spacegroup or "P 1"
         write_ins(folder / "merged.ins", "nanoed", result.geometry.wavelength, result.geometry.cell, group,
                   spec.composition)  # fmt: skip
         write_cif_pets(folder / "frames.cif_pets", pets_data(result, spec, nominal))

@@ -17,19 +17,27 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Peaks:
-    """Peaks: frame (n,), pixels (n, 2) x, y, intensity (n,) counts, significance (n,)."""
+    """Peaks: frame (n,), pixels (n, 2) x, y, intensity (n,) counts, significance (n,), sigma (n,): what counting
+    alone makes uncertain of x and of y, pixels."""
 
     frame: NDArray[np.int64]
     pixels: Array
     intensity: Array
     significance: Array
+    sigma: Array
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def select(self, mask: NDArray[np.bool_] | NDArray[np.int64]) -> Peaks:
         """The peaks of a mask or index array."""
-        return Peaks(self.frame[mask], self.pixels[mask], self.intensity[mask], self.significance[mask])
+        return Peaks(
+            self.frame[mask],
+            self.pixels[mask],
+            self.intensity[mask],
+            self.significance[mask],
+            self.sigma[mask],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +100,8 @@ def find_peaks(
     near = np.hypot(x - columns - 0.5, y - rows - 0.5) < sigma_px
     pixels = np.column_stack([x, y])[near]
     frame = np.full(len(pixels), index, dtype=np.int64)
-    return Peaks(frame, pixels, total[near], cleaned.significance[rows, columns][near])
+    significance = cleaned.significance[rows, columns][near]
+    return Peaks(frame, pixels, total[near], significance, sigma_px / significance)
 
 
 def spot_stack(frame: Array, cleaned: Cleaned, peaks: Peaks, reach: int = 6) -> Array:
@@ -129,6 +138,7 @@ def join(parts: list[Peaks]) -> Peaks:
         np.concatenate([p.pixels for p in parts]),
         np.concatenate([p.intensity for p in parts]),
         np.concatenate([p.significance for p in parts]),
+        np.concatenate([p.sigma for p in parts]),
     )
 
 

@@ -28,11 +28,12 @@ _FREE = {"-1": (0, 1, 2, 3, 4, 5), "2/m": (0, 1, 2, 4), "mmm": (0, 1, 2), "4/m":
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matched:
-    """Peaks with their reflection: frame (m,), hkl (m, 3), pixels (m, 2)."""
+    """Peaks with their reflection: frame (m,), hkl (m, 3), pixels (m, 2), sigma (m,) of Peaks."""
 
     frame: NDArray[np.int64]
     hkl: NDArray[np.int64]
     pixels: Array
+    sigma: Array
 
 
 def constrained_cell(laue: str, cell: tuple[float, ...] | Array) -> Array:
@@ -66,17 +67,17 @@ def match(geometry: Geometry, peaks: Peaks, d_star_max: float, reach_px: float, 
             continue
         distance, which = nearest(expected.pixels, peaks.pixels[own], 2)
         good = (distance[:, 0] < reach_px) & (distance[:, 1] > 2 * distance[:, 0])
-        parts.append((np.full(good.sum(), i), expected.hkl[which[good, 0]], peaks.pixels[own][good]))
+        hkl, pixels, sigma = expected.hkl[which[good, 0]], peaks.pixels[own][good], peaks.sigma[own][good]
+        parts.append((np.full(good.sum(), i), hkl, pixels, sigma))
     if not parts:
-        return Matched(np.zeros(0, np.int64), np.zeros((0, 3), np.int64), np.zeros((0, 2)))
-    frame, hkl, pixels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Matched(frame, hkl, pixels)
+        return Matched(np.zeros(0, np.int64), np.zeros((0, 3), np.int64), np.zeros((0, 2)), np.zeros(0))
+    return Matched(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def refine_positions(
     geometry: Geometry, matched: Matched, laue: str, with_ellipse: bool, spec: PositionSpec
 ) -> tuple[Geometry, float]:
-    """Geometry that fits the matched peaks, and the robust rms of the residuals per axis in pixels.
+    """Geometry that fits the matched peaks, and the robust rms of the residuals per axis beyond counting, pixels.
 
     Parameters: rotation and free cell lengths and angles of UB, E, and per frame centre and omega (eliminated
     by Schur's complement). Residuals: x, y, and S, which a precessed spot samples over ±|g| semi_angle.
@@ -91,10 +92,16 @@ def refine_positions(
         step, local_step = _solve(geometry, matched, residual, shared, local, weight, spec)
         geometry = _stepped(geometry, laue, with_ellipse, step, local_step)
         residual = _residuals(geometry, matched)[:, :2]
-        scatter = max(1.4826 * float(np.median(np.abs(residual))), 0.01)
+        scatter = _scatter(residual, matched)
         if np.abs(local_step[:, :2]).max(initial=0.0) < 1e-3 and np.abs(step).max() < 1e-6:
             break
     return geometry, scatter
+
+
+def _scatter(residual: Array, matched: Matched) -> float:
+    """Robust rms of the residuals (m, 2) beyond what counting explains, pixels."""
+    squares = (1.4826 * np.median(np.abs(residual))) ** 2 - np.median(matched.sigma**2)
+    return max(float(np.sqrt(max(squares, 0.0))), 0.03)
 
 
 def _nearest_rotation(ub: Array, cell: Array) -> Array:
@@ -169,9 +176,10 @@ def _weights(geometry: Geometry, matched: Matched, residual: Array, scatter: flo
     """(m, 3) 1/sigma² with Huber's factor on x, y; S has the spread of a precessed or swept reflection."""
     g = np.linalg.norm(matched.hkl @ geometry.ub.T, axis=1)
     spread = np.sqrt(0.5 * (g * geometry.semi_angle) ** 2 + (g * geometry.half_sweep) ** 2 / 3 + 0.005**2)
-    distance = np.hypot(residual[:, 0], residual[:, 1]) / scatter
-    huber = np.minimum(1.0, 2.5 / np.maximum(distance, 1e-9)) * (distance < 8)
-    return np.column_stack([huber / scatter**2, huber / scatter**2, (distance < 8) / spread**2])
+    sigma = np.hypot(scatter, matched.sigma)
+    distance = np.hypot(residual[:, 0], residual[:, 1]) / sigma
+    huber = np.minimum(1.0, 2.5 / np.maximum(distance, 1e-9)) * (distance < 8) / sigma**2
+    return np.column_stack([huber, huber, (distance < 8) / spread**2])
 
 
 def _solve(

@@ -38,7 +38,7 @@ class Reduction:
     geometry : refined, orientations included.  spots : per frame and reflection, columns of spots.integrate.
     fitted : one row per measured hkl, columns of curvefit.  merged : the unique list.
     virtual : frames of dynamical refinement.  frames : columns of output.frame_table.
-    statistics : what reduction.json holds.
+    statistics : what reduction.json holds.  spec : the settings with the symmetry that was found.
     """
 
     geometry: Geometry
@@ -50,6 +50,7 @@ class Reduction:
     virtual: VirtualFrames
     frames: pd.DataFrame
     statistics: dict[str, Any]
+    spec: ReduceSpec
 
 
 def reduce(
@@ -62,10 +63,10 @@ def reduce(
     """Reduce a data set; with out_dir write merged.hkl, merged.ins, unmerged.hkl, frames.cif_pets,
     reduction.json.
 
+    Without `cell` in the spec the lattice is found and the crystal taken to have the least symmetry of its system.
     The result does not depend on `workers`. Raises InputError for a data set that cannot be read, frames
-    without peaks, and a cell that does not index them.
+    without peaks, and peaks that the given cell, or none, indexes.
     """
-    spec.require_cell()
     with open_dataset(data_dir) as dataset, threadpool_limits(1):
         result = _reduced(dataset, spec, workers, progress)
         if out_dir is not None:
@@ -80,6 +81,7 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     peaks, centres = search(dataset, detector, spec, workers, progress)
     tell("lattice", 0, 1)
     lattice = find_lattice(dataset.nominal, peaks, centres, spec)
+    spec = spec.model_copy(update={"laue": lattice.laue, "spacegroup": lattice.spacegroup})
     blank = lattice.matched < spec.positions.min_peaks
     tell("profile", 0, 1)
     profile = spot_profile(dataset, lattice.geometry, detector, spec)
@@ -105,7 +107,9 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     frames = frame_table(dataset.nominal, peaks, lattice, oriented, blank)
     numbers = statistics_of(detector, peaks, lattice, oriented, profile, spots, merged, spec)
     virtual = virtual_frames(oriented, spots, blank, dataset.nominal, spec.virtual)
-    return Reduction(oriented.geometry, oriented, profile, spots, fitted, merged, virtual, frames, numbers)
+    return Reduction(
+        oriented.geometry, oriented, profile, spots, fitted, merged, virtual, frames, numbers, spec
+    )
 
 
 def first_shape(geometry: Geometry, spec: ReduceSpec) -> RockingShape:

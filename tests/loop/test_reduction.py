@@ -227,3 +227,38 @@ def test_centre_far_off_and_blank_frames(tmp_path: Path) -> None:
     assert not found.spots["frame"].isin(range(12, 18)).any()
     errors = tilt_errors(found.geometry, true)[~blank]
     assert np.sqrt(((errors - errors.mean(axis=0))[:, :2] ** 2).sum(axis=1).mean()) < 0.06
+
+
+def test_nothing_given(series: Path, geometry: Geometry) -> None:
+    """Neither cell nor symmetry nor axis: the lattice, its Bravais class, the axis and the sense of rotation."""
+    found = reduce(series, spec(cell=None, laue=None, axis={"search_deg": 180.0}))
+    np.testing.assert_allclose(found.geometry.cell, (*sorted(CELL[:3]), *CELL[3:]), rtol=2e-3)
+    assert found.statistics["bravais_lattices"][0]["symbol"] == "oP"
+    assert (found.statistics["laue"], found.statistics["rotation_reversed"]) == ("mmm", False)
+    nominal_sense, other = found.statistics["indexed_by_sense"]
+    assert nominal_sense > other + 0.03
+    error = np.degrees(np.median(found.geometry.omega) - np.median(geometry.omega))
+    assert abs((error + 180) % 360 - 180) < 0.4
+
+
+def test_tilt_angles_of_the_wrong_sign_are_noticed(geometry: Geometry, tmp_path: Path) -> None:
+    """The lattice of the right hand is found all the same, and the log says that the stage turns the other way."""
+    from dataclasses import replace
+
+    write_series(tmp_path, geometry)
+    with h5py.File(tmp_path / "frames.h5", "r+") as file:
+        angles = [d for d in _datasets(file) if d.shape == (len(geometry),) and d[0] < 0 < d[-1]]
+        assert angles
+        for dataset in angles:
+            dataset[...] = -dataset[...]
+    found = reduce(tmp_path, spec())
+    assert found.statistics["rotation_reversed"]
+    turned = replace(found.geometry, alpha=-found.geometry.alpha, omega=found.geometry.omega + np.pi)
+    errors = tilt_errors(turned, geometry)
+    assert np.sqrt(((errors - errors.mean(axis=0))[:, :2] ** 2).sum(axis=1).mean()) < 0.06
+
+
+def _datasets(group: h5py.Group) -> list[h5py.Dataset]:
+    found: list[h5py.Dataset] = []
+    group.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
+    return found

@@ -87,6 +87,28 @@ def test_peak_search_finds_spots_and_nothing_else() -> None:
     )
 
 
+@pytest.mark.parametrize("level", [0.003, 0.03, 0.3, 3.0])
+def test_a_few_electrons_side_by_side_are_no_peak(level: float) -> None:
+    """Two electrons on a faint background are ten of its standard deviations, and come by chance all the time."""
+    rng = np.random.default_rng(4)
+    valid, spec = np.ones((256, 256), bool), PeakSpec()
+    found = [
+        len(find_peaks(0, clean(f, valid, CENTRE, SIGMA, 1.0, spec), valid, SIGMA, spec))
+        for f in rng.poisson(level, (6, 256, 256)).astype(float)
+    ]
+    assert sum(found) <= 1
+    y, x = np.mgrid[:256, :256] + 0.5
+    places = np.array([(i + 0.3, j + 0.8) for i in range(20, 240, 24) for j in range(20, 240, 24)])
+    away2 = (x[None] - places[:, 0, None, None]) ** 2 + (y[None] - places[:, 1, None, None]) ** 2
+    expected = level + 60 * np.sqrt(1 + level) * np.exp(-0.5 * away2 / SIGMA**2).sum(axis=0) / (
+        2 * np.pi * SIGMA**2
+    )
+    frame = rng.poisson(expected).astype(float)
+    peaks = find_peaks(0, clean(frame, valid, CENTRE, SIGMA, 1.0, spec), valid, SIGMA, spec)
+    distance = np.linalg.norm(peaks.pixels[:, None] - places[None], axis=2)
+    assert (distance.min(axis=0) < 1.0).mean() > 0.95
+
+
 def test_direct_beam_and_friedel_pairs() -> None:
     rng = np.random.default_rng(3)
     y, x = np.mgrid[:256, :256] + 0.5
