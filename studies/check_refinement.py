@@ -7,11 +7,9 @@ whether that is met.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +26,7 @@ from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.scattering import allowed, structure_factors, to_unique
+from nanoed.studies.findings import Finding, asked_parts
 from nanoed.studies.foreign import jana_pairs, jana_zones, shelx_model
 
 Array = NDArray[np.float64]
@@ -49,66 +48,14 @@ QUARTZ = RefineSpec(
 """The published settings of diffBloch for this data set (g_max, sg_max, rsg, dsg, samples), and its weights."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One figure. limit : what it is held against, with relation <=, >=, == or, where nothing is asked, ""."""
-
-    data: str
-    quantity: str
-    value: float
-    relation: str = ""
-    limit: float | None = None
-    source: str = ""
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the figure keeps its limit; None where nothing is asked."""
-        if self.limit is None:
-            return None
-        return {
-            "<=": self.value <= self.limit,
-            ">=": self.value >= self.limit,
-            "==": self.value == self.limit,
-        }[self.relation]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The finding as JSON-ready values."""
-        return asdict(self) | {"met": self.met}
-
-    def cells(self) -> tuple[str, ...]:
-        """The finding as cells of a table."""
-        limit = "" if self.limit is None else f"{self.limit:g}"
-        met = {None: "", True: "yes", False: "NO"}[self.met]
-        return (self.data, self.quantity, f"{self.value:.6g}", self.relation, limit, self.source, met)
-
-
-def check_refinement(
-    reference: Path, parts: Sequence[str] | None, workers: int, progress: Progress | None
+def findings(
+    reference: Path, out: Path, parts: Sequence[str] | None, workers: int, progress: Progress | None
 ) -> list[Finding]:
     """The figures of the asked parts (None: all of PARTS) on the data in `reference`. Raises InputError."""
-    asked = list(PARTS) if parts is None else list(parts)
-    for part in asked:
-        if part not in PARTS:
-            raise InputError("no such part", field="--part", value=part, allowed=", ".join(PARTS))
+    asked = asked_parts(parts, PARTS)
     if not reference.is_dir():
         raise InputError("no such folder", field="--reference", value=reference, allowed="reference data")
     return [finding for part in asked for finding in PARTS[part](reference, workers, progress)]
-
-
-def write_findings(findings: list[Finding], path: Path) -> None:
-    """Write the figures as CSV under a line that says how; rows of data sets that are not among them stay."""
-    names = ["data", "quantity", "value", "relation", "limit", "source", "met"]
-    table = pd.DataFrame([f.cells() for f in findings], columns=names)
-    if path.is_file():
-        before = pd.read_csv(path, dtype=str, keep_default_na=False, comment="#")
-        table = pd.concat([before[~before["data"].isin(table["data"])], table])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".part")
-    text = table.sort_values("data", kind="stable").to_csv(index=False)
-    scratch.write_text(
-        f"# nanoed study check-refinement, nanoed {version('nanoed')}\n{text}", encoding="utf-8"
-    )
-    scratch.replace(path)
 
 
 def _alanine(reference: Path, workers: int, progress: Progress | None) -> Iterator[Finding]:

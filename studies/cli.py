@@ -50,6 +50,7 @@ class StudyName(StrEnum):
     """Shipped studies."""
 
     check_refinement = "check-refinement"
+    check_simulation = "check-simulation"
 
 
 CaseName = Annotated[
@@ -429,7 +430,7 @@ def regress(
 
 @app.command()
 def study(
-    name: Annotated[StudyName, typer.Argument(metavar="NAME", help="Which study: check-refinement.")],
+    name: Annotated[StudyName, typer.Argument(metavar="NAME", help=f"One of: {', '.join(StudyName)}.")],
     out: Out = Path("reports"),
     reference: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the data that others measured.")
@@ -440,16 +441,19 @@ def study(
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Hold the refinement against data that other programs refined -> NAME.csv.
+    """Hold nanoed against data and programs of others, and against its own promises -> NAME.csv.
 
     Example: nanoed study check-refinement --part alanine --out reports
     """
-    from nanoed.studies.check_refinement import check_refinement, write_findings
-    from nanoed.studies.console import print_json, print_table, shown_progress
+    from importlib import import_module
 
+    from nanoed.studies.console import print_json, print_table, shown_progress
+    from nanoed.studies.findings import write_findings
+
+    module = import_module(f"nanoed.studies.{name.value.replace('-', '_')}")
     with shown_progress() as progress:
-        findings = check_refinement(reference, part, _workers(workers), progress)
-    write_findings(findings, out / f"{name.value}.csv")
+        findings = module.findings(reference, out, part, _workers(workers), progress)
+    write_findings(name.value, findings, out / f"{name.value}.csv")
     if as_json:
         print_json([finding.to_dict() for finding in findings])
     else:

@@ -8,14 +8,16 @@ import pytest
 
 from nanoed.pipeline.refine.statistics import r_factor, wr_f
 from nanoed.sim.physics.errors import InputError
-from nanoed.studies.check_refinement import Finding, check_refinement, inverted, write_findings
+from nanoed.studies.check_refinement import findings as check_refinement
+from nanoed.studies.check_refinement import inverted
+from nanoed.studies.findings import Finding, write_findings
 from nanoed.studies.foreign import jana_pairs, shelx_model
 
 
 @pytest.mark.parametrize("part", ["alanine", "mordenite", "tyrosine"])
 def test_figures_of_others(shared: Path, part: str) -> None:
     """R and wR as Jana printed them, RS_g as its job file demands, R1 of tyrosine."""
-    findings = check_refinement(shared, [part], 1, None)
+    findings = check_refinement(shared, shared, [part], 1, None)
     assert len(findings) >= 2
     missed = [f for f in findings if f.met is False]
     assert not missed
@@ -56,8 +58,8 @@ def test_the_mirror_image_of_quartz(shared: Path) -> None:
 
 def test_findings_are_kept_by_data_set(tmp_path: Path) -> None:
     path = tmp_path / "check.csv"
-    write_findings([Finding("b", "x", 1.0, "<=", 2.0, "s"), Finding("a", "y", 3.0)], path)
-    write_findings([Finding("b", "x", 5.0, "<=", 2.0, "s")], path)
+    write_findings("s", [Finding("b", "x", 1.0, "<=", 2.0, "s"), Finding("a", "y", 3.0)], path)
+    write_findings("s", [Finding("b", "x", 5.0, "<=", 2.0, "s")], path)
     table = pd.read_csv(path, keep_default_na=False, comment="#")
     assert table["data"].tolist() == ["a", "b"]
     assert table["met"].tolist() == ["", "NO"]
@@ -65,9 +67,9 @@ def test_findings_are_kept_by_data_set(tmp_path: Path) -> None:
 
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such part"):
-        check_refinement(tmp_path, ["unknown"], 1, None)
+        check_refinement(tmp_path, tmp_path, ["unknown"], 1, None)
     with pytest.raises(InputError, match="no such folder"):
-        check_refinement(tmp_path / "none", None, 1, None)
+        check_refinement(tmp_path / "none", tmp_path, None, 1, None)
     (tmp_path / "list.cif").write_text("data_x\n_cell_length_a 1\n")
     with pytest.raises(InputError, match="no reflections by zone"):
         jana_pairs(tmp_path / "list.cif")
