@@ -18,8 +18,8 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from PIL import Image
 from numpy.typing import NDArray
+from PIL import Image
 
 from nanoed.sim.dataset import DataSet, open_dataset
 from nanoed.sim.physics.errors import InputError
