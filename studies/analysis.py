@@ -19,6 +19,8 @@ from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.output import write_refinement
 from nanoed.pipeline.refine.result import Refinement
+from nanoed.pipeline.serial.index import Indexed, index
+from nanoed.pipeline.serial.spec import IndexSpec
 from nanoed.pipeline.solve.data import read_intensities
 from nanoed.pipeline.solve.output import write_solution
 from nanoed.pipeline.solve.solve import Solution
@@ -48,14 +50,14 @@ class Outcome:
 class Analysis:
     """The reduction (None if it failed), one outcome per method, and the seconds of each stage."""
 
-    reduction: Reduction | None
+    reduction: Reduction | Indexed | None
     outcomes: tuple[Outcome, ...]
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 def analyse(
     data_dir: Path,
-    reduce_spec: ReduceSpec,
+    reduce_spec: ReduceSpec | IndexSpec,
     start: Crystal | SolveSpec,
     refine_spec: RefineSpec,
     methods: Iterable[str],
@@ -63,7 +65,8 @@ def analyse(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Analysis:
-    """Reduce `data_dir` into `out_dir/reduced` and refine `start` by every method into `out_dir/refined`.
+    """Reduce or, with an IndexSpec, index `data_dir` into `out_dir/reduced`; refine `start` by every method into
+    `out_dir/refined`.
 
     The start model takes the reduced cell; a SolveSpec in its place has the structure solved from the reduced
     data, into `out_dir/solved`. A stage that fails becomes the outcome of the methods that needed
@@ -71,7 +74,7 @@ def analyse(
     """
     began = perf_counter()
     try:
-        reduction = reduce(data_dir, reduce_spec, out_dir / "reduced", workers, progress)
+        reduction = _reduced(data_dir, reduce_spec, start, out_dir / "reduced", workers, progress)
     except (OSError, MemoryError):
         raise
     except Exception as error:
@@ -105,6 +108,21 @@ def analyse(
         )
         seconds[f"refine {method}"] = perf_counter() - began
     return Analysis(reduction, tuple(outcomes), seconds)
+
+
+def _reduced(
+    data_dir: Path,
+    spec: ReduceSpec | IndexSpec,
+    start: Crystal | SolveSpec,
+    out_dir: Path,
+    workers: int,
+    progress: Progress | None,
+) -> Reduction | Indexed:
+    """The reduction of a tilt series, or the indexing of serial frames in the setting of the start model, if any."""
+    if isinstance(spec, IndexSpec):
+        model = start if isinstance(start, Crystal) else None
+        return index(data_dir, spec, out_dir, workers, progress, model)
+    return reduce(data_dir, spec, out_dir, workers, progress)
 
 
 def outcome(

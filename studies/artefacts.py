@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nanoed.pipeline.reduce.reduce import Reduction
 from nanoed.pipeline.reduce.rocking import rocking_profile
 from nanoed.pipeline.refine.result import Refinement
+from nanoed.pipeline.serial.index import Indexed
 from nanoed.sim.dataset import DataSet, open_dataset
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.truth import Truth
@@ -50,13 +51,14 @@ def collect_artefacts(
         write_table(run_dir, "fobs_fcalc", pd.concat(amplitudes))
     if analysis.reduction is None:
         return
-    points, fit = rocking_tables(analysis.reduction)
-    if len(points):
-        write_table(run_dir, "rocking_curve", points)
-        write_table(run_dir, "rocking_fit", fit)
-    zones = analysis.reduction.virtual.zones
+    if isinstance(analysis.reduction, Reduction):
+        points, fit = rocking_tables(analysis.reduction)
+        if len(points):
+            write_table(run_dir, "rocking_curve", points)
+            write_table(run_dir, "rocking_fit", fit)
+    frames = frame_orientations(analysis.reduction.virtual.zones, truth, case.crystal)
     with open_dataset(run_dir / "data") as data:
-        table = frame_table(zones, refinements.get("dynamical"), truth, data.nominal.alpha_deg)
+        table = frame_table(frames, refinements.get("dynamical"), truth, data.nominal.alpha_deg)
         write_table(run_dir, "frame_parameters", table)
         _write_frames(run_dir, data, analysis.reduction, case.reduce.d_star_max)
 
@@ -92,10 +94,12 @@ def amplitude_table(method: str, refinement: Refinement) -> pd.DataFrame:
 
 
 def frame_table(
-    zones: pd.DataFrame, refinement: Refinement | None, truth: Truth, alpha_nominal_deg: Array
+    frames: pd.DataFrame, refinement: Refinement | None, truth: Truth, alpha_nominal_deg: Array
 ) -> pd.DataFrame:
-    """Orientation error before and after refinement, refined tilts, scale and thickness of every frame."""
-    frames = frame_orientations(zones)
+    """Orientation error before and after refinement, refined tilts, scale and thickness of every frame.
+
+    frames : rows.frame_orientations.
+    """
     stage = pd.DataFrame({"alpha_deg": np.asarray(alpha_nominal_deg, float)})
     table = frames[["frame"]].assign(
         alpha_deg=over_members(stage, frames)["alpha_deg"],
@@ -151,7 +155,7 @@ def _axis_distance(reduction: Reduction, spots: pd.DataFrame) -> float:
     return float(np.linalg.norm(np.cross(g_lab, axis), axis=1).mean())
 
 
-def _write_frames(run_dir: Path, data: DataSet, reduction: Reduction, ring: float) -> None:
+def _write_frames(run_dir: Path, data: DataSet, reduction: Reduction | Indexed, ring: float) -> None:
     """Pictures of a few frames, their geometry, and the reflections integrated on them; ring : 1/Å."""
     (run_dir / FOLDER).mkdir(exist_ok=True)
     geometry, shown, spots = reduction.geometry, [], []

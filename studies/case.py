@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from nanoed.pipeline.serial.spec import IndexSpec
 from nanoed.pipeline.spec import ReduceSpec, RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal, read_cif
 from nanoed.sim.physics.errors import InputError
@@ -61,6 +62,7 @@ class Case(BaseModel):
     experiment: Experiment
     start: Start = Start()
     reduce: ReduceSpec = ReduceSpec()
+    index: IndexSpec = IndexSpec()
     solve: SolveSpec = SolveSpec()
     refine: RefineSpec = RefineSpec()
 
@@ -88,6 +90,13 @@ class Case(BaseModel):
         """How the structure is solved; the composition is that of the reduction unless it has its own."""
         composition = self.solve.composition or self.reduce.composition
         return self.solve.model_copy(update={"composition": composition})
+
+    @property
+    def indexing(self) -> IndexSpec:
+        """How serial frames are indexed; what both have is that of the reduction unless it is given."""
+        shared = ("laue", "spacegroup", "composition", "d_star_max", "coverage_s_max")
+        own = self.index.model_fields_set
+        return self.index.model_copy(update={k: getattr(self.reduce, k) for k in shared if k not in own})
 
     @property
     def crystal(self) -> Crystal:

@@ -242,6 +242,55 @@ def reduce(
     (print_json if as_json else print_pairs)(plain(reduction.statistics))
 
 
+@app.command("index")
+def index_(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with frames.h5 of serial data.")],
+    out: Out,
+    cell: Annotated[
+        str | None, typer.Option(metavar="a,b,c,al,be,ga", help="Cell, Å and degrees, right to about 1 %.")
+    ] = None,
+    laue: Annotated[str | None, typer.Option(metavar="CLASS", help="Laue class, for instance m-3.")] = None,
+    spacegroup: Annotated[
+        str | None, typer.Option(metavar="SYMBOL", help="Space group, for instance 'I a -3'.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="CIF", help="Structure whose setting the indices take.")
+    ] = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    workers: Workers = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Orient still frames of many particles and merge them: the files of `reduce`, and frames.csv.
+
+    Example: nanoed index frames --cell 10.2,10.2,10.2,90,90,90 --laue m-3 --out indexed
+    """
+    from nanoed.pipeline.reduce.output import plain
+    from nanoed.pipeline.serial.index import index as make
+    from nanoed.pipeline.serial.spec import IndexSpec
+    from nanoed.sim.physics.crystal import read_cif
+    from nanoed.studies.console import print_json, print_pairs, print_table, shown_progress
+    from nanoed.studies.folder import placed
+    from nanoed.studies.settings import settings
+
+    given = [f"cell={_cell(cell)}"] if cell else []
+    given += [f'laue="{laue}"'] if laue else []
+    given += [f'spacegroup="{spacegroup}"'] if spacegroup else []
+    spec = settings(IndexSpec, config, [*given, *(overrides or [])])
+    like = read_cif(model) if model else None
+    with shown_progress() as progress, placed(out, force) as work:
+        indexed = make(data, spec, work, _workers(workers), progress, like)
+    found = plain(indexed.statistics)
+    if as_json:
+        print_json(found)
+        return
+    rows = found.pop("by_frames")
+    print_pairs(found)
+    print()
+    print_table(tuple(rows[0]), [tuple(f"{x:.4g}" for x in row.values()) for row in rows])
+
+
 @app.command("solve")
 def solve_(
     reduced: Annotated[

@@ -8,6 +8,7 @@ import pandas as pd
 
 from nanoed.pipeline.reduce.reduce import Reduction
 from nanoed.pipeline.refine.result import Refinement
+from nanoed.pipeline.serial.index import Indexed
 from nanoed.sim.flaws import STANDARD
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.spec import Flaws, Particle
@@ -16,6 +17,7 @@ from nanoed.studies.analysis import Analysis, Outcome
 from nanoed.studies.case import Case
 from nanoed.studies.compare import Comparison
 from nanoed.studies.measures import cell_err_pct, orientation_errors_deg, pull_rms, rms, u_rmsd_A2
+from nanoed.studies.serial import named_as_in_truth
 from nanoed.studies.tables import RESULT_COLUMNS
 
 
@@ -83,7 +85,7 @@ def equivalent_diameter_nm(particle: Particle) -> float:
     return (1.5 * d * d * length) ** (1 / 3)
 
 
-def reduction_columns(reduction: Reduction | None, crystal: Crystal) -> dict[str, Any]:
+def reduction_columns(reduction: Reduction | Indexed | None, crystal: Crystal) -> dict[str, Any]:
     """Statistics of the reduced data, and the error of the cell found."""
     if reduction is None:
         return {}
@@ -128,12 +130,16 @@ def outcome_columns(
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
 
 
-def frame_orientations(zones: pd.DataFrame) -> pd.DataFrame:
+def frame_orientations(zones: pd.DataFrame, truth: Truth, crystal: Crystal) -> pd.DataFrame:
     """The (virtual) frames of reduced data: frame (counted from 0), first, last, alpha, beta, omega (degrees).
 
-    zones : columns of virtual.VirtualFrames.zones.
+    zones : columns of virtual.VirtualFrames.zones. Serial frames have the angles of that equivalent of their
+    orientation which is nearest to the truth.
     """
-    return zones.assign(frame=zones["id"] - 1)[["frame", "first", "last", "alpha", "beta", "omega"]]
+    frames = zones.assign(frame=zones["id"] - 1)[["frame", "first", "last", "alpha", "beta", "omega"]]
+    if truth.summary["experiment"]["protocol"]["kind"] == "serial":
+        return named_as_in_truth(frames, truth, crystal)
+    return frames
 
 
 def with_refined_tilts(frames: pd.DataFrame, refinement: Refinement | None) -> pd.DataFrame:

@@ -156,7 +156,9 @@ def _make(case: Case, key: str, work: Path, workers: int, keep: Keep, progress: 
     solves = case.start.model == "solve"
     if not solves:
         write_cif(told.model, work / "start.cif")
-    spec, start = case.reduce.model_copy(update={"cell": told.cell}), case.solving if solves else told.model
+    serial = experiment.protocol.kind == "serial"
+    spec = (case.indexing if serial else case.reduce).model_copy(update={"cell": told.cell})
+    start = case.solving if solves else told.model
     analysis = analyse(work / "data", spec, start, case.refine, case.methods, work, workers, progress)
     seconds |= analysis.seconds
     began = perf_counter()
@@ -166,7 +168,7 @@ def _make(case: Case, key: str, work: Path, workers: int, keep: Keep, progress: 
     truth = read_truth(work / "truth")
     frames = None
     if analysis.reduction is not None:
-        frames = frame_orientations(analysis.reduction.virtual.zones)
+        frames = frame_orientations(analysis.reduction.virtual.zones, truth, crystal)
     write_results(work / "results.csv", rows(case, crystal, analysis, comparisons, truth, frames))
     _write_json(work / "run.json", _record(case, crystal, key, told, analysis, workers, keep))
     collect_artefacts(work, case, analysis, comparisons, truth)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -27,11 +29,18 @@ def lattice_nodes(dataset: DataSet, geometry: Geometry, spec: ReduceSpec) -> NDA
     return hkl[~centring_absent(hkl, spec.spacegroup)]
 
 
-def spot_profile(dataset: DataSet, geometry: Geometry, detector: Detector, spec: ReduceSpec) -> Profile:
-    """Radial profile in zones of |g| from strong, lonely spots on a sample of frames, in two rounds.
+def spot_profile(
+    dataset: DataSet,
+    geometry: Geometry,
+    detector: Detector,
+    spec: ReduceSpec,
+    frames: Sequence[int] | None = None,
+) -> Profile:
+    """Radial profile in zones of |g| from strong, lonely spots on a sample of `frames` (None: of all), in two rounds.
 
     A zone without enough spots takes the profile of all zones together.
     """
+    numbers = range(len(geometry)) if frames is None else frames
     settings = spec.integration
     edges = spec.d_star_max * np.arange(1, settings.profile_zones) / settings.profile_zones
     profile = gaussian_profile(detector.spot_sigma, settings.profile_reach_px, edges)
@@ -39,7 +48,7 @@ def spot_profile(dataset: DataSet, geometry: Geometry, detector: Detector, spec:
     for _ in range(2):
         sums = np.zeros((3, *profile.shares.shape))
         count = np.zeros(settings.profile_zones)
-        for i in spread_out(len(geometry), settings.profile_frames):
+        for i in [numbers[k] for k in spread_out(len(numbers), settings.profile_frames)]:
             expected, valid, found = _one(dataset, geometry, nodes, profile, detector, spec, 0.0, i)
             ny, nx = valid.shape
             edge = settings.profile_reach_px
@@ -70,12 +79,14 @@ def integrate(
     margin: float,
     workers: int,
     progress: Progress | None,
+    frames: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """Good spots of all frames up to d_star_max: frame, h, k, l, I, sigma (electrons), background, s, g, x,
-    y.
+    """Good spots of `frames` (None: of all) up to d_star_max: frame, h, k, l, I, sigma (electrons), background,
+    s, g, x, y.
 
     margin : rad, misorientation allowed for in the prediction.
     """
+    numbers = range(len(geometry)) if frames is None else frames
     nodes = lattice_nodes(dataset, geometry, spec)
     electrons = 1.0 / dataset.nominal.gain
 
@@ -99,7 +110,7 @@ def integrate(
             }
         )
 
-    parts = list(over_frames(one, range(len(geometry)), workers, "integration", progress))
+    parts = list(over_frames(one, numbers, workers, "integration", progress))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -1,0 +1,127 @@
+"""Templates of a lattice: what its zone axes look like, over the asymmetric part of the sphere of directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from nanoed.pipeline.serial.lattice import KnownLattice
+from nanoed.pipeline.serial.spec import TemplateSpec
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Templates:
+    """Expected spots of n zone axes.
+
+    frames : (n, 3, 3) rotations of the crystal that put the zone axis along +z.  first : (n + 1,) where the
+    spots of each template start; radius, azimuth, weight of the spots (1/Å, rad; weights of unit norm),
+    in order of radius.
+    """
+
+    frames: Array
+    first: Index
+    radius: Array
+    azimuth: Array
+    weight: Array
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def zone_axes(turns: Array, step: float) -> Array:
+    """(n, 3) directions about `step` rad apart, one of every orbit under the rotations `turns`.
+
+    Points of a Fibonacci lattice of 4π / (0.866 step²) members in the Dirichlet domain of a general direction.
+    """
+    n = int(np.ceil(4 * np.pi / (0.866 * step * step)))
+    z = 1 - (2 * np.arange(n) + 1) / n
+    azimuth = np.pi * (1 + np.sqrt(5)) * np.arange(n)
+    points = np.column_stack([*(np.sqrt(1 - z * z) * np.array([np.cos(azimuth), np.sin(azimuth)])), z])
+    centre = np.array([0.2113, 0.3921, 0.8953])
+    centre /= np.linalg.norm(centre)
+    own = points @ centre
+    others = np.einsum("qij,nj,i->nq", turns, points, centre)
+    return points[own >= others.max(axis=1) - 0.5 * step]
+
+
+def make_templates(lattice: KnownLattice, wavelength: float, spec: TemplateSpec) -> Templates:
+    """Templates every `step_deg`, of nodes up to d_star_max within s_max, weight exp(-S² / 2 s_sigma²)."""
+    g = lattice.hkl @ lattice.basis.T
+    length = np.linalg.norm(g, axis=1)
+    g, length = g[length <= spec.d_star_max], length[length <= spec.d_star_max]
+    frames = np.array([_upright(z) for z in zone_axes(lattice.turns, np.radians(spec.step_deg))])
+    first, parts = [0], []
+    for frame in frames:
+        s = g @ frame[2] - 0.5 * wavelength * length**2
+        near = np.flatnonzero(np.abs(s) < spec.s_max)
+        xy = g[near] @ frame[:2].T
+        weight = np.exp(-0.5 * (s[near] / spec.s_sigma) ** 2)
+        radius = np.hypot(*xy.T)
+        order = np.argsort(radius, kind="stable")
+        columns = np.column_stack([radius, np.arctan2(xy[:, 1], xy[:, 0]), weight / np.linalg.norm(weight)])
+        parts.append(columns[order])
+        first.append(first[-1] + len(near))
+    radius, azimuth, weight = np.ascontiguousarray(np.concatenate(parts).T)
+    return Templates(frames, np.array(first), radius, azimuth, weight)
+
+
+def _upright(axis: Array) -> Array:
+    """A rotation (3, 3) that takes the unit vector `axis` to +z."""
+    helper = np.eye(3)[int(np.argmin(np.abs(axis)))]
+    x = np.cross(helper, axis)
+    x /= np.linalg.norm(x)
+    return np.array([x, np.cross(axis, x), axis])
+
+
+@nb.njit(cache=True, nogil=True)
+def correlate(
+    radius: Array,
+    azimuth: Array,
+    weight: Array,
+    first: Index,
+    t_radius: Array,
+    t_azimuth: Array,
+    t_weight: Array,
+    reach: float,
+    n_bins: int,
+    score: Array,
+    turn: Array,
+) -> None:
+    """Best in-plane turns of every template against the peaks of a frame: score, turn (n, 2), rad.
+
+    radius, azimuth, weight : (p,) peaks in order of radius.  Score(ω) = Σ w_p w_t (1 - d²/reach²)² over pairs nearer
+    than `reach`, d² = Δr² + (r Δφ)² with Δφ = φ_p - φ_t - ω, on n_bins of ω; the two are the highest that are not
+    neighbours of one another.
+    """
+    step = 2.0 * np.pi / n_bins
+    votes = np.empty(n_bins)
+    for z in range(first.shape[0] - 1):
+        votes[:] = 0.0
+        low = 0
+        for t in range(first[z], first[z + 1]):
+            while low < radius.shape[0] and radius[low] < t_radius[t] - reach:
+                low += 1
+            p = low
+            while p < radius.shape[0] and radius[p] <= t_radius[t] + reach:
+                across = 1.0 - ((radius[p] - t_radius[t]) / reach) ** 2
+                place = (azimuth[p] - t_azimuth[t]) / step
+                narrow = radius[p] * step / reach
+                span = min(int(np.sqrt(max(across, 0.0)) / narrow) + 1, n_bins // 2 - 1)
+                middle = int(np.floor(place + 0.5))
+                for k in range(middle - span, middle + span + 1):
+                    left = across - ((k - place) * narrow) ** 2
+                    if left > 0.0:
+                        votes[k % n_bins] += weight[p] * t_weight[t] * left * left
+                p += 1
+        best = int(np.argmax(votes))
+        score[z, 0], turn[z, 0] = votes[best], best * step
+        for k in range(best - 4, best + 5):
+            votes[k % n_bins] = 0.0
+        best = int(np.argmax(votes))
+        score[z, 1], turn[z, 1] = votes[best], best * step
