@@ -407,11 +407,13 @@ class FlippingSpec(_Part):
     """Cycles of one start (E2: 300)."""
     polish_cycles: PositiveInt = 8
     """Last cycles, in which weak density is removed instead of flipped (E1: 5-10)."""
-    thresholds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.1, 0.8, 1.0, 0.6)
+    thresholds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.1, 0.8, 1.0, 0.7)
     """delta in standard deviations of the density; successive starts take one after the other. Heavy atoms want
     1.0-1.3 (E1); pairs of equal atoms, false and stable, are seldom reached from below 1."""
     weak_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Part of the reflections treated as weak: modulus kept, phase turned by a quarter (E1: 0.2)."""
+    missing_bound: NonNegativeFloat = 1.0
+    """Largest |F| of a reflection that was not measured, in means of the measured ones; 0 leaves them out."""
     oversampling: Annotated[float, Field(ge=1)] = 1.0
     """Voxels along an axis over the fewest that hold all reflections (E1: 1)."""
 
@@ -419,6 +421,9 @@ class FlippingSpec(_Part):
 class SymmetrySpec(_Part):
     """Symmetry of the density (E1)."""
 
+    centring_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """A lattice is centred where the mean of the intensities that this extinguishes is below this part of the
+    others'."""
     min_agreement: Annotated[float, Field(gt=0, lt=1)] = 0.7
     """Smallest agreement of an operation of the group (E1: 0.87-0.98 in correct solutions)."""
     tried_groups: PositiveInt = 6

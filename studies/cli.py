@@ -51,6 +51,7 @@ class StudyName(StrEnum):
 
     check_refinement = "check-refinement"
     check_simulation = "check-simulation"
+    check_solution = "check-solution"
 
 
 CaseName = Annotated[

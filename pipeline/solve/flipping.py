@@ -21,16 +21,20 @@ class Amplitudes:
     """Amplitudes on the half grid of a real Fourier transform.
 
     shape : of the density, voxels.  modulus : half grid of |F|, 0 where nothing was measured.
-    measured, weak : masks of the half grid.  turn : i or -i, a quarter of a phase that keeps the density real.
-    hkl : (n, 3) all reflections.
+    measured, weak, missing : masks of the half grid.  bound : largest |F| of a missing one.
+    turn : i or -i, a quarter of a phase that keeps the density real.  hkl : (n, 3) all reflections.
+    known : (n,) measured.
     """
 
     shape: tuple[int, int, int]
     modulus: Array
     measured: Mask
     weak: Mask
+    missing: Mask
+    bound: float
     turn: Complex
     hkl: Index
+    known: Mask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,28 +47,32 @@ class Phased:
 
 
 def amplitudes(hkl: Index, modulus: Array, spec: FlippingSpec) -> Amplitudes:
-    """Lay out all reflections (n, 3), Friedel mates included, with |F| (n,)."""
+    """Lay out all reflections (n, 3), Friedel mates included, with |F| (n,), NaN where nothing was measured."""
     shape = tuple(
         next_fast_len(int(np.ceil(spec.oversampling * (2 * m + 1)))) for m in np.abs(hkl).max(axis=0)
     )
     half = (shape[0], shape[1], shape[2] // 2 + 1)
-    grid, measured = np.zeros(half), np.zeros(half, bool)
-    stored = hkl[:, 2] >= 0
+    grid, measured, missing = np.zeros(half), np.zeros(half, bool), np.zeros(half, bool)
+    known = np.isfinite(modulus)
+    stored = known & (hkl[:, 2] >= 0)
     place = tuple(hkl[stored].T)
     grid[place], measured[place] = modulus[stored], True
-    limit = np.quantile(modulus, spec.weak_fraction)
+    missing[tuple(hkl[~known & (hkl[:, 2] >= 0)].T)] = True
+    limit = np.quantile(modulus[known], spec.weak_fraction)
+    bound = spec.missing_bound * float(modulus[known].mean())
     h, k, m = np.meshgrid(*(np.fft.fftfreq(n) for n in shape[:2]), np.arange(half[2]), indexing="ij")
     positive = (m > 0) | (h > 0) | ((h == 0) & (k > 0))
     turn = np.where(positive, 1j, -1j)
-    return Amplitudes((shape[0], shape[1], shape[2]), grid, measured, measured & (grid <= limit), turn, hkl)
+    weak = measured & (grid <= limit)
+    return Amplitudes((shape[0], shape[1], shape[2]), grid, measured, weak, missing, bound, turn, hkl, known)
 
 
 def flip(data: Amplitudes, threshold: float, spec: FlippingSpec, rng: np.random.Generator) -> Phased:
     """Phases from one random start (Oszlanyi & Suto 2004, 2005; weak reflections: 2005).
 
     threshold : delta in units of the density's standard deviation, which is taken anew in every cycle. Weak
-    reflections keep their own modulus and turn by a quarter; unmeasured ones are 0; F(000) is free. The last
-    cycles set what is below delta to zero instead of flipping it.
+    reflections keep their own modulus and turn by a quarter; missing ones are what the flipped density makes them, up
+    to a bound; F(000) is free. The last cycles set what is below delta to zero instead of flipping it.
     """
     noise = rfftn(rng.standard_normal(data.shape), workers=1)
     f = data.modulus * noise / np.abs(noise)
@@ -79,11 +87,13 @@ def flip(data: Amplitudes, threshold: float, spec: FlippingSpec, rng: np.random.
         history[cycle] = np.abs(data.modulus - size)[strong].sum() / total
         f = np.where(strong, data.modulus * _phase(g, size), 0.0)
         f[data.weak] = turn * g[data.weak]
+        f[data.missing] = _bounded(g[data.missing], data.bound)
         f[0, 0, 0] = g[0, 0, 0]
     for _ in range(spec.polish_cycles):
         density = irfftn(f, data.shape, workers=1)
         g = rfftn(np.where(density < threshold * density.std(), 0.0, density), workers=1)
         f = np.where(data.measured, data.modulus * _phase(g, np.abs(g)), 0.0)
+        f[data.missing] = _bounded(g[data.missing], data.bound)
         f[0, 0, 0] = g[0, 0, 0]
     deviation = density - density.mean()
     skewness = float((deviation**3).mean() / (deviation**2).mean() ** 1.5)
@@ -92,6 +102,10 @@ def flip(data: Amplitudes, threshold: float, spec: FlippingSpec, rng: np.random.
 
 def _phase(g: Complex, size: Array) -> Complex:
     return g / np.maximum(size, 1e-300)
+
+
+def _bounded(g: Complex, bound: float) -> Complex:
+    return g * np.minimum(1.0, bound / np.maximum(np.abs(g), 1e-300))
 
 
 def _listed(f: Complex, hkl: Index) -> Complex:

@@ -109,7 +109,7 @@ def solve(data: Intensities, spec: SolveSpec, workers: int = 1, progress: Progre
         attempts: list[Attempt] = []
         for first in range(0, len(ranked), spec.solutions):
             batch = ranked[first : first + spec.solutions]
-            attempts += pool.map(lambda s: _attempt(s, hkl, data, wanted, spec), batch)
+            attempts += pool.map(lambda s: _attempt(s, grid, data, wanted, spec), batch)
             if progress is not None:
                 progress("structures", len(attempts), len(ranked))
             if sum(_accepted(attempt, spec) for attempt in attempts) >= spec.solutions:
@@ -127,17 +127,18 @@ def solve(data: Intensities, spec: SolveSpec, workers: int = 1, progress: Progre
 def _start(number: int, grid: Amplitudes, data: Intensities, spec: SolveSpec) -> Start:
     threshold = spec.flipping.thresholds[number % len(spec.flipping.thresholds)]
     phased = flip(grid, threshold, spec.flipping, np.random.default_rng([spec.seed, number]))
-    maps = agreement_maps(grid.hkl, phased.f, data.rotations)
+    maps = agreement_maps(grid.hkl[grid.known], phased.f[grid.known], data.rotations)
     laue_agreement = float(maps.best.mean())
     return Start(number, threshold, float(phased.r[-1]), phased.skewness, phased.f, laue_agreement)
 
 
 def _attempt(
-    start: Start, hkl: Index, data: Intensities, wanted: tuple[Kind, ...], spec: SolveSpec
+    start: Start, grid: Amplitudes, data: Intensities, wanted: tuple[Kind, ...], spec: SolveSpec
 ) -> Attempt:
     """The start as a refined structure, or why it is none; later rounds take the phases of the refined model."""
-    maps = agreement_maps(hkl, start.f, data.rotations)
-    symmetry = find_symmetry(hkl, start.f, maps, spec.symmetry)
+    hkl, known = grid.hkl, grid.known
+    maps = agreement_maps(hkl[known], start.f[known], data.rotations)
+    symmetry = find_symmetry(hkl[known], start.f[known], maps, spec.symmetry)
     if symmetry is None:
         return Attempt(start, None, None, "no space group of the Laue class agrees with the density")
     f, best = averaged(hkl, start.f, symmetry), None
@@ -150,7 +151,9 @@ def _attempt(
             break
         best = found
         model = structure_factors(found.refinement.crystal, hkl, spec.factors)
-        f = np.abs(f) * model / np.maximum(np.abs(model), 1e-300)
+        size = np.abs(model)
+        scale = (np.abs(f) * size)[known].sum() / np.square(size[known]).sum()
+        f = np.where(known, np.abs(f) / np.maximum(size, 1e-300), scale) * model
     return Attempt(start, symmetry, best, "")
 
 

@@ -8,7 +8,7 @@ import pytest
 from goldens import shipped
 
 from nanoed.pipeline.io.hkl import write_hkl, write_ins
-from nanoed.pipeline.solve.data import Intensities, read_intensities
+from nanoed.pipeline.solve.data import Intensities, lattice_centring, read_intensities
 from nanoed.pipeline.solve.output import write_solution
 from nanoed.pipeline.solve.solve import solve
 from nanoed.pipeline.spec import SolveSpec
@@ -27,7 +27,7 @@ def intensities(crystal, noise, seed=0):
     measured = true * (1 + noise * np.random.default_rng(seed).standard_normal(len(hkl)))
     table = pd.DataFrame(hkl, columns=["h", "k", "l"])
     table["I"], table["sigma"] = measured, noise * true + 0.01 * true.mean()
-    return Intensities(crystal.cell, 0.0250793, crystal.laue_rotations, table)
+    return Intensities(crystal.cell, 0.0250793, crystal.laue_rotations, table, lattice_centring(table, 0.01))
 
 
 def spec(composition, **fields):
