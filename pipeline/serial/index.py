@@ -188,7 +188,7 @@ def find_orientations(
     geometry = Geometry(lattice.basis, zero, zero, zero, centres, beam.a_per_px, beam.wavelength)
     patterns = patterns_of(geometry, peaks)
     lattice = scaled(lattice, lattice.basis * find_scale(patterns, lattice, beam, spec))
-    some = spread_out(nominal.n_frames, 2 * spec.local.geometry_frames)
+    some = spread_out(nominal.n_frames, spec.local.geometry_frames)
     first = all_candidates([patterns[i] for i in some], lattice, beam, spec, workers, progress, "geometry")
     geometry, lattice, scatter = refined_geometry(geometry, peaks, some, patterns, first, lattice, spec)
     patterns = patterns_of(geometry, peaks)

@@ -8,19 +8,21 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from nanoed.pipeline.reduce.geometry import Geometry, cell_of, reciprocal_basis, to_reciprocal
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.positions import Matched, constrained_cell, ellipse_determined, refine_positions
 from nanoed.pipeline.reduce.series import Progress, over_frames, spread_out
-from nanoed.pipeline.serial.lattice import KnownLattice, angle_between, angles_of
+from nanoed.pipeline.serial.lattice import KnownLattice, angles_of
 from nanoed.pipeline.serial.local import log_likelihood, matched_nodes, refine_locally
 from nanoed.pipeline.serial.spec import IndexSpec
-from nanoed.pipeline.serial.templates import Templates, correlate, make_templates
+from nanoed.pipeline.serial.templates import Templates, correlate, distinct, make_templates
 from nanoed.sim.physics.errors import InputError
-from nanoed.sim.physics.geometry import rot_z
 
 Array = NDArray[np.float64]
+
+TRIED = 40  # trial orientations looked at per candidate wanted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,32 +94,23 @@ def candidates_of(
 ) -> list[Candidate]:
     """The best distinct orientations of a frame, refined, best first; none for fewer than 4 peaks."""
     settings = spec.templates
-    score, turn = template_scores(pattern, templates, spec)
-    found: list[Array] = []
     if len(pattern.xy) < 4:
         return []
-    for place in np.argsort(-score, axis=None, kind="stable")[: 40 * settings.candidates]:
-        zone, which = divmod(int(place), 2)
-        trial = rot_z(float(turn[zone, which])) @ templates.frames[zone]
-        if found:
-            same = angle_between(np.array(found), np.array([trial] * len(found)), lattice.turns)
-            if same.min() < np.radians(settings.distinct_deg):
-                continue
-        found.append(trial)
-        if len(found) == settings.candidates:
-            break
-    refined = [locally(pattern, trial, np.zeros(2), lattice, beam, spec) for trial in found]
+    score, turn = template_scores(pattern, templates, spec)
+    order = np.argsort(-score, axis=None, kind="stable")[: TRIED * settings.candidates]
+    zone, which = np.divmod(order, 2)
+    trials = Rotation.from_euler("z", turn[zone, which][:, None]).as_matrix() @ templates.frames[zone]
+    rows = distinct(trials, lattice.turns, np.radians(settings.distinct_deg), settings.candidates)
+    nodes = nodes_within(lattice, spec)
+    refined = [locally(pattern, trial, nodes, beam, spec) for trial in trials[rows]]
     return sorted(refined, key=lambda c: -c.score)
 
 
-def locally(
-    pattern: Pattern, trial: Array, shift: Array, lattice: KnownLattice, beam: Beam, spec: IndexSpec
-) -> Candidate:
-    """The candidate that a trial orientation refines to."""
+def locally(pattern: Pattern, trial: Array, nodes: Array, beam: Beam, spec: IndexSpec) -> Candidate:
+    """The candidate that a trial orientation refines to; nodes : `nodes_within`."""
     settings = spec.local
     near = pattern.within(settings.d_star_max, settings.max_peaks)
-    nodes = nodes_within(lattice, settings.d_star_max + max(settings.reach))
-    orientation, moved = trial.copy(), shift.copy()
+    orientation, moved = trial.copy(), np.zeros(2)
     n = refine_locally(orientation, moved, nodes, near.xy, beam.wavelength, np.array(settings.reach),
                        np.array(settings.s_max), settings.s_sigma)  # fmt: skip
     area, scatter = np.pi * settings.d_star_max**2, settings.position_sigma_px * beam.a_per_px
@@ -126,10 +119,11 @@ def locally(
     return Candidate(orientation, moved, score, n, len(near.xy))
 
 
-def nodes_within(lattice: KnownLattice, limit: float) -> Array:
-    """(m, 3) lattice nodes up to `limit`, 1/Å, crystal frame."""
+def nodes_within(lattice: KnownLattice, spec: IndexSpec) -> Array:
+    """(m, 3) lattice nodes of the local refinement, 1/Å, crystal frame."""
     g = lattice.hkl @ lattice.basis.T
-    return np.ascontiguousarray(g[np.linalg.norm(g, axis=1) <= limit])
+    limit = spec.local.d_star_max + max(spec.local.reach)
+    return np.ascontiguousarray(g[(g * g).sum(axis=1) <= limit**2])
 
 
 def scaled(lattice: KnownLattice, basis: Array) -> KnownLattice:
@@ -192,14 +186,14 @@ def refined_geometry(
     lattice: KnownLattice,
     spec: IndexSpec,
 ) -> tuple[Geometry, KnownLattice, float]:
-    """Cell and elliptic distortion from those of `frames` with the best scores; scatter of positions in pixels.
+    """Cell and elliptic distortion from the better half of `frames` by score; scatter of positions in pixels.
 
     candidates : of `frames`, in their order.  The ellipse is refined where the Laue class's metric shows it; the
     camera length stays (C3.6).
     """
     fewest = spec.accept.min_peaks
     score = np.array([c[0].score if c and c[0].matched >= fewest else -np.inf for c in candidates])
-    best = np.sort(np.argsort(-score, kind="stable")[: spec.local.geometry_frames])
+    best = np.sort(np.argsort(-score, kind="stable")[: (len(score) + 1) // 2])
     best = best[np.isfinite(score[best])]
     laue = spec.reduction.laue_class
     if len(best) == 0:

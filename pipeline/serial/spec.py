@@ -57,9 +57,9 @@ class TemplateSpec(_Part):
     """Candidates nearer to a better one are the same."""
     scale_pct: PositiveFloat = 3.0
     """Cell over camera length is searched within this (H7: 1 %; cells are known to 1 %)."""
-    scale_step_pct: PositiveFloat = 0.5
+    scale_step_pct: PositiveFloat = 1.0
     """Step of that search."""
-    scale_frames: PositiveInt = 20
+    scale_frames: PositiveInt = 12
     """Frames from which the scale is found."""
 
 
@@ -81,7 +81,7 @@ class LocalSpec(_Part):
     stray: Share = 0.1
     """Part of the peaks that belongs to nothing."""
     geometry_frames: PositiveInt = 120
-    """Frames from which cell and elliptic distortion are refined."""
+    """Frames from which cell and elliptic distortion are refined, those with the better half of the scores."""
 
     @model_validator(mode="after")
     def _one_reach_per_round(self) -> LocalSpec:
@@ -189,7 +189,7 @@ class IndexSpec(_Part):
     runs: RunSpec = RunSpec()
     partiality: PartialitySpec = PartialitySpec()
     ambiguity: AmbiguitySpec = AmbiguitySpec()
-    integration: IntegrationSpec = IntegrationSpec(tail=0.02)
+    integration: IntegrationSpec = IntegrationSpec(tail=0.02, sweeps=2)
     merging: MergeSpec = MergeSpec()
 
     @field_validator("spacegroup")

@@ -100,9 +100,9 @@ def correlate(
     neighbours of one another.
     """
     step = 2.0 * np.pi / n_bins
-    votes = np.empty(n_bins)
+    votes, padded = np.empty(n_bins), np.empty(4 * n_bins)  # differences of azimuths, two turns added
     for z in range(first.shape[0] - 1):
-        votes[:] = 0.0
+        padded[:] = 0.0
         low = 0
         for t in range(first[z], first[z + 1]):
             while low < radius.shape[0] and radius[low] < t_radius[t] - reach:
@@ -110,18 +110,47 @@ def correlate(
             p = low
             while p < radius.shape[0] and radius[p] <= t_radius[t] + reach:
                 across = 1.0 - ((radius[p] - t_radius[t]) / reach) ** 2
-                place = (azimuth[p] - t_azimuth[t]) / step
+                place = (azimuth[p] - t_azimuth[t]) / step + 2 * n_bins
                 narrow = radius[p] * step / reach
                 span = min(int(np.sqrt(max(across, 0.0)) / narrow) + 1, n_bins // 2 - 1)
-                middle = int(np.floor(place + 0.5))
+                middle = int(place + 0.5)
+                amount = weight[p] * t_weight[t]
                 for k in range(middle - span, middle + span + 1):
-                    left = across - ((k - place) * narrow) ** 2
-                    if left > 0.0:
-                        votes[k % n_bins] += weight[p] * t_weight[t] * left * left
+                    left = max(across - ((k - place) * narrow) ** 2, 0.0)
+                    padded[k] += amount * left * left
                 p += 1
+        for k in range(n_bins):
+            votes[k] = padded[k] + padded[k + n_bins] + padded[k + 2 * n_bins] + padded[k + 3 * n_bins]
         best = int(np.argmax(votes))
         score[z, 0], turn[z, 0] = votes[best], best * step
         for k in range(best - 4, best + 5):
             votes[k % n_bins] = 0.0
         best = int(np.argmax(votes))
         score[z, 1], turn[z, 1] = votes[best], best * step
+
+
+@nb.njit(cache=True, nogil=True)
+def distinct(trials: Array, turns: Array, angle: float, most: int) -> Index:
+    """Rows of `trials` (n, 3, 3), in order, that are further than `angle` rad from all rows before that are kept.
+
+    Modulo the rotations `turns` (k, 3, 3) of the crystal; at most `most` of them.
+    """
+    kept = np.empty(most, np.int64)
+    limit = 1.0 + 2.0 * np.cos(angle)
+    n = 0
+    for t in range(trials.shape[0]):
+        new = True
+        for k in range(n):
+            between = trials[kept[k]].T @ trials[t]
+            for q in range(turns.shape[0]):
+                if (between * turns[q]).sum() > limit:
+                    new = False
+                    break
+            if not new:
+                break
+        if new:
+            kept[n] = t
+            n += 1
+            if n == most:
+                break
+    return kept[:n].copy()
