@@ -359,6 +359,8 @@ class RefineSpec(_Part):
     rs_g_max : limit of |S| / (|g| semi-angle) at the centre of the frame (A4).
     ds_g_min : how far, 1/Å, the frame must carry a reflection beyond the Ewald sphere (A4: 0.0015 for thick crystals;
         None for particles, whose own width is larger).
+    still_s_max : with protocol still, reflections lie within this of the Ewald sphere, 1/Å, instead (C6: 1/D of 10 nm
+        holds 85 % of the intensity).
     g_margin : beams reach this far beyond d_star_max, 1/Å (A4).
     s_g_max : beams within this of the Ewald sphere, 1/Å (A4: 0.02 for particles above 10 nm).
     n_azimuth : samples of a frame; None: the rule of A5.
@@ -381,8 +383,9 @@ class RefineSpec(_Part):
     emphasis: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_cycles: PositiveInt = 40
     settled: PositiveFloat = 0.05
-    protocol: Literal["precession", "rotation"] = "precession"
+    protocol: Literal["precession", "rotation", "still"] = "precession"
     rs_g_max: PositiveFloat = 0.75
+    still_s_max: PositiveFloat = 0.01
     ds_g_min: NonNegativeFloat | None = None
     g_margin: NonNegativeFloat = 0.2
     s_g_max: PositiveFloat = 0.02

@@ -50,6 +50,7 @@ class StudyName(StrEnum):
     """Shipped studies."""
 
     check_refinement = "check-refinement"
+    check_serial = "check-serial"
     check_simulation = "check-simulation"
     check_solution = "check-solution"
 

@@ -62,7 +62,8 @@ _STYLE = {
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
+def styled() -> Iterator[None]:
+    """The look of all figures while they are drawn or saved."""
     with style.context(["default", _STYLE]):
         yield
 
@@ -70,7 +71,7 @@ def _styled() -> Iterator[None]:
 def svg(figure: Figure) -> str:
     """The figure as an SVG document, the same bytes for the same figure."""
     buffer = io.StringIO()
-    with _styled():
+    with styled():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
     return buffer.getvalue()
 
@@ -102,7 +103,7 @@ def frame_figure(
     """
     ny, nx = image.shape
     cx, cy, a = frame["centre_x_px"], frame["centre_y_px"], frame["a_per_px"]
-    with _styled():
+    with styled():
         figure = Figure(figsize=(2.7, 2.7 * ny / nx))
         axes = figure.add_axes((0.16, 0.15, 0.8, 0.8))
         axes.imshow(
@@ -132,7 +133,7 @@ def rocking_figure(points: pd.DataFrame, fit: pd.DataFrame) -> Figure:
 
     points : h, k, l, s_g (1/Å), I, sigma_I.  fit : h, k, l, s_g, I on a fine grid.
     """
-    with _styled():
+    with styled():
         groups = list(points.groupby(["h", "k", "l"], sort=False))
         figure = Figure(figsize=(2.4 * len(groups) + 0.4, 2.4), layout="constrained")
         panels = figure.subplots(1, len(groups), squeeze=False)[0]
@@ -162,7 +163,7 @@ def fobs_fcalc_figure(reflections: pd.DataFrame) -> Figure:
     reflections : method, f_obs, f_calc (same scale), observed (I > 3 sigma(I)).
     Amplitudes are drawn relative to the largest of their method; negative I_obs lie below the axes.
     """
-    with _styled():
+    with styled():
         methods = [m for m in SERIES if (reflections["method"] == m).any()]
         figure = Figure(figsize=(3.5 * len(methods), 3.5), layout="constrained")
         for axes, method in zip(figure.subplots(1, len(methods), squeeze=False)[0], methods, strict=True):
@@ -199,7 +200,7 @@ def distance_figure(distances: pd.DataFrame, published: Mapping[str, float]) -> 
     distances : method, label, distance_A, su_A (NaN where not known).  published : method -> average
     distance of the published refinement (Å), drawn as a line.
     """
-    with _styled():
+    with styled():
         labels = list(dict.fromkeys(distances["label"]))
         methods = [m for m in SERIES if (distances["method"] == m).any()]
         figure = Figure(figsize=(7.0, 0.9 + 0.34 * len(labels)), layout="constrained")
@@ -227,7 +228,7 @@ def orientation_figure(frames: pd.DataFrame) -> Figure:
 
     frames : alpha_deg, error_reduced_deg, error_refined_deg, tilt_x_deg, tilt_y_deg (NaN where not known).
     """
-    with _styled():
+    with styled():
         figure = Figure(figsize=(7.0, 3.6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
         _series(upper, frames, "error_reduced_deg", "after reduction", MUTED, "s")
@@ -246,7 +247,7 @@ def scale_figure(frames: pd.DataFrame) -> Figure:
 
     frames : alpha_deg, scale, thickness_A, thickness_true_A (NaN where not known).
     """
-    with _styled():
+    with styled():
         figure = Figure(figsize=(7.0, 3.6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
         relative = frames.assign(scale=frames["scale"] / frames["scale"].mean())

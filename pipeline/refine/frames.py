@@ -92,6 +92,8 @@ class Engine:
 
     def rotations(self, frame: Frame, longest: float) -> Array:
         """Rotations that the frame averages over, (m, 3, 3); `longest` : chord, Å."""
+        if self.protocol == "still":
+            return np.eye(3)[None]
         if self.protocol == "precession":
             n = self.n_azimuth or sampling.precession_steps(self.g_max, frame.semi_angle, longest)
             return sampling.precession_rotations(frame.semi_angle, n)
@@ -134,7 +136,7 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
     tilts : by zone (rad), where the orientations are better known already.  Raises InputError for data that
     cannot be refined.
     """
-    _check(data)
+    _check(data, spec)
     groups = dict(iter(data.reflections.groupby("zone", sort=True)))
     out = []
     low, high = data.zones["alpha"].min(), data.zones["alpha"].max()
@@ -173,19 +175,21 @@ def _selected(
         lever = np.sqrt(np.maximum(length**2 - along**2, 0))
     reach = lever * semi_angle
     distance = np.abs(excitation_errors(g, wavelength))
-    near = distance <= spec.rs_g_max * reach
+    near = distance <= (spec.still_s_max if spec.protocol == "still" else spec.rs_g_max * reach)
     if spec.ds_g_min is not None:
         near &= reach - distance >= spec.ds_g_min
     return table[near & (length <= spec.d_star_max) & (length > 0)]
 
 
-def _check(data: PetsData) -> None:
+def _check(data: PetsData, spec: RefineSpec) -> None:
     values = data.reflections[["I", "sigma"]].to_numpy(float)
     if not np.isfinite(values).all() or (values[:, 1] <= 0).any():
         raise InputError("intensities must be finite and their s.u. positive", field="_refln_intensity_meas")
-    if (data.zones["semi_angle"] <= 0).any():
+    if spec.protocol != "still" and (data.zones["semi_angle"] <= 0).any():
         raise InputError(
-            "a frame needs a semi-angle", field="_diffrn_zone_axis_precession_angle", allowed="> 0°"
+            "a frame needs a semi-angle",
+            field="_diffrn_zone_axis_precession_angle",
+            allowed="> 0°, or protocol still",
         )
 
 
