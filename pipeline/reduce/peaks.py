@@ -67,10 +67,10 @@ def clean(
     power = 1.0 / (4 * np.pi * sigma_px**2)
     usable = valid.copy()
     reach = max(1, round(2 * sigma_px))
-    significance = np.empty(frame.shape)
+    significance, least = np.empty(frame.shape), min(spec.mask_sigma, spec.i_over_sigma)
     for _ in range(2):
         background, n_background = local_background(frame, usable, centre, spec.background_window_px)
-        _deviance_root(filtered, background, n_background, 1.0 / (gain * power), significance)
+        _deviance_root(filtered, background, n_background, 1.0 / (gain * power), least, significance)
         usable = valid.copy()
         clear_around(significance, spec.mask_sigma, reach, usable)
     return Cleaned(frame, background, n_background, usable, significance)
@@ -172,16 +172,19 @@ def highest_around(
 
 @nb.njit(cache=True, nogil=True)
 def _deviance_root(
-    filtered: Array, background: Array, n_background: Array, area: float, significance: Array
+    filtered: Array, background: Array, n_background: Array, area: float, least: float, significance: Array
 ) -> None:
-    """significance (ny, nx) of filtered counts; area : effective area of the filter over the gain."""
+    """significance (ny, nx) of filtered counts; area : effective area of the filter over the gain.
+
+    Up to `least`, below which nothing is decided, it is (X - μ) / sqrt(μ), never less than the root of the deviance: a
+    logarithm is taken only where a peak may be.
+    """
     ny, nx = filtered.shape
     for row in range(ny):
         for column in range(nx):
             mu = (background[row, column] + 1.0 / n_background[row, column]) * area
             x = max(filtered[row, column], 0.0) * area
-            deviance = mu - x
-            if x > 0.0:
-                deviance += x * np.log(x / mu)
-            root = np.sqrt(2.0 * max(deviance, 0.0))
-            significance[row, column] = root if x > mu else -root
+            value = (x - mu) / np.sqrt(mu)
+            if value > least:
+                value = np.sqrt(2.0 * max(x * np.log(x / mu) - x + mu, 0.0))
+            significance[row, column] = value

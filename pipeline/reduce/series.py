@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,21 @@ from nanoed.sim.dataset import DataSet
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 T = TypeVar("T")
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
+
+
+def keep_memory() -> None:
+    """Ask the C library to keep freed memory for the next frame; does nothing where it cannot be asked.
+
+    By default glibc returns every array of a frame's size to the system, which must clear its pages anew for the next:
+    a third of the time of a frame.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for option, size in ((M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, 2**29), (M_TOP_PAD, 2**26)):
+        mallopt(option, size)
 
 
 def over_frames(

@@ -17,7 +17,7 @@ from nanoed.pipeline.reduce.merge import Merged
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.profile import Profile
 from nanoed.pipeline.reduce.search import detector_of, search
-from nanoed.pipeline.reduce.series import Progress, spread_out
+from nanoed.pipeline.reduce.series import Progress, keep_memory, spread_out
 from nanoed.pipeline.reduce.spots import integrate, spot_profile
 from nanoed.pipeline.reduce.symmetry import laue_rotations
 from nanoed.pipeline.reduce.virtual import VirtualFrames
@@ -32,7 +32,7 @@ from nanoed.pipeline.serial.intensities import (
     recorded,
     refine_tilts,
 )
-from nanoed.pipeline.serial.lattice import KnownLattice, angles_of, known_lattice
+from nanoed.pipeline.serial.lattice import KnownLattice, angles_of, known_lattice, within
 from nanoed.pipeline.serial.merging import by_number_of_frames, figures, measurements, merged
 from nanoed.pipeline.serial.nodes import Nodes, keys_of_classes, lattice_nodes, setting_of, with_keys
 from nanoed.pipeline.serial.orient import (
@@ -123,6 +123,7 @@ def index(
     peaks, and a cell that fits none of them.
     """
     spec.require_cell()
+    keep_memory()
     with open_dataset(data_dir) as dataset, threadpool_limits(1):
         if dataset.nominal.protocol != "serial":
             raise InputError(
@@ -156,7 +157,7 @@ def _indexed(
     table = integrate(dataset, geometry, profile, detector, spec.reduction, 0.0, workers, progress, accepted)
     tell("merging", 0, 1)
     table, spots = spots_of(table, oriented, nodes)
-    oriented, spots, full = refine_all(spots, oriented, nodes, found.run, geometry.wavelength, spec)
+    oriented, spots, full = refine_all(spots, oriented, nodes, found.run, geometry.wavelength, spec, workers)
     geometry = placed(found.geometry, oriented)
     measured = measurements(spots, oriented, full, nodes, found.run, spec)
     if measured.empty:
@@ -183,24 +184,25 @@ def find_orientations(
     """Orientations from peaks alone, still ambiguous; raises InputError where not one frame is accepted."""
     cell = spec.require_cell()
     laue = spec.reduction.laue_class
-    lattice = known_lattice(cell, laue, spec.spacegroup, spec.d_star_max, spec.metric_tolerance)
+    reach = spec.d_star_max * (1 + 0.02 * spec.templates.scale_pct)  # until the scale is known
+    lattice = known_lattice(cell, laue, spec.spacegroup, reach, spec.metric_tolerance)
     zero, beam = np.zeros(nominal.n_frames), Beam(wavelength_A(nominal.voltage_kv), nominal.a_per_px)
     geometry = Geometry(lattice.basis, zero, zero, zero, centres, beam.a_per_px, beam.wavelength)
     patterns = patterns_of(geometry, peaks)
-    lattice = scaled(lattice, lattice.basis * find_scale(patterns, lattice, beam, spec))
+    lattice = scaled(lattice, lattice.basis * find_scale(patterns, lattice, beam, spec, workers))
     some = spread_out(nominal.n_frames, spec.local.geometry_frames)
     first = all_candidates([patterns[i] for i in some], lattice, beam, spec, workers, progress, "geometry")
     geometry, lattice, scatter = refined_geometry(geometry, peaks, some, patterns, first, lattice, spec)
-    patterns = patterns_of(geometry, peaks)
+    lattice, patterns = within(lattice, spec.d_star_max), patterns_of(geometry, peaks)
     candidates = all_candidates(patterns, lattice, beam, spec, workers, progress)
-    null = null_distribution(patterns, lattice, beam, spec)
+    null = null_distribution(patterns, lattice, beam, spec, workers)
     nodes = lattice_nodes(lattice, spec.spacegroup)
     frames = Frames(patterns, nodes, boxes(geometry, nominal.shape), beam)
     verdicts = [verdict(c, null, spec) for c in candidates]
     usable = np.array([i for i, why in enumerate(verdicts) if not why], np.int64)
     if len(usable) == 0:
         raise InputError("no frame could be oriented", field="cell", value=cell, allowed="right to about 1 %")
-    many, owner = by_intensity(frames, usable, candidates, lattice, spec)
+    many, owner = by_intensity(frames, usable, candidates, lattice, spec, workers)
     chain, oriented, reasons = accepted_chain(frames, many, owner, usable, candidates, lattice, spec)
     confidence = np.zeros(nominal.n_frames)
     confidence[usable] = chain.confidence
@@ -248,14 +250,20 @@ def unambiguous(
 
 
 def refine_all(
-    spots: Spots, oriented: Oriented, nodes: Nodes, run: Index, wavelength: float, spec: IndexSpec
+    spots: Spots,
+    oriented: Oriented,
+    nodes: Nodes,
+    run: Index,
+    wavelength: float,
+    spec: IndexSpec,
+    workers: int = 1,
 ) -> tuple[Oriented, Spots, Full]:
     """Tilts, scales, diameters and intensities of integrated spots, each from the others, `rounds` times."""
     settings = spec.partiality
     width = float(np.radians(settings.search_deg))
     for k in range(settings.rounds):
         full = full_intensities(spots, oriented, nodes.key, nodes.n_keys, settings)
-        oriented = levelled(refine_tilts(spots, oriented, full, nodes.key, width, settings))
+        oriented = levelled(refine_tilts(spots, oriented, full, nodes.key, width, settings, workers))
         spots = spots.at(oriented, nodes.g, wavelength)
         if settings.refine_diameter and k < settings.rounds - 1:
             oriented = fit_diameters(spots, oriented, nodes.key, nodes.n_keys, run, settings)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from nanoed.pipeline.reduce.series import over_frames
 from nanoed.pipeline.serial.local import turned
 from nanoed.pipeline.serial.partiality import partialities, search_tilt
 from nanoed.pipeline.serial.spec import PartialitySpec
@@ -106,7 +108,13 @@ def full_intensities(spots: Spots, oriented: Oriented, key: Index, n_keys: int, 
 
 
 def refine_tilts(
-    spots: Spots, oriented: Oriented, full: Full, key: Index, width: float, spec: PartialitySpec
+    spots: Spots,
+    oriented: Oriented,
+    full: Full,
+    key: Index,
+    width: float,
+    spec: PartialitySpec,
+    workers: int = 1,
 ) -> Oriented:
     """Tilts and scales of all frames that fit the full intensities best; width : rad, half-width of the search."""
     own = key[spots.node]
@@ -114,8 +122,15 @@ def refine_tilts(
     n = len(oriented)
     tilt, cost, ratio = np.zeros((n, 2)), np.ones(n), np.zeros(n)
     root, root_full = np.sqrt(np.maximum(spots.intensity, 0)), np.sqrt(full.value[own])
-    _tilts(spots.first, spots.s, spots.xy, spots.g, root, root_full, known, oriented.diameter,
-           float(np.radians(spec.mosaicity_deg)), width, spec.steps, tilt, cost, ratio)  # fmt: skip
+    edges = np.linspace(0, n, 4 * workers + 1).astype(int)
+
+    def part(k: int) -> None:
+        rows = slice(edges[k], edges[k + 1])
+        _tilts(spots.first[edges[k] : edges[k + 1] + 1], spots.s, spots.xy, spots.g, root, root_full, known,
+               oriented.diameter[rows], float(np.radians(spec.mosaicity_deg)), width, spec.steps, tilt[rows],
+               cost[rows], ratio[rows])  # fmt: skip
+
+    deque(over_frames(part, range(4 * workers), workers, "", None), maxlen=0)
     vectors = np.column_stack([tilt, np.zeros(n)])
     moved = np.array([turned(v, o) for v, o in zip(vectors, oriented.orientation, strict=True)])
     scale = np.where(ratio > 0, 2 * np.log(np.maximum(ratio, 1e-300)), oriented.log_scale)

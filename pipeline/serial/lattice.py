@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -67,6 +67,12 @@ def known_lattice(
     turns = basis @ matrices @ np.linalg.inv(basis)
     hkl = candidates(basis, d_star_max)
     return KnownLattice(basis, hkl[~centring_absent(hkl, spacegroup)], _orthogonal(turns), matrices, classes)
+
+
+def within(lattice: KnownLattice, d_star_max: float) -> KnownLattice:
+    """The lattice with its nodes up to another limit, 1/Å."""
+    g = lattice.hkl @ lattice.basis.T
+    return replace(lattice, hkl=lattice.hkl[(g * g).sum(axis=1) <= d_star_max**2])
 
 
 def lattice_matrices(basis: Array, spacegroup: str | None, tolerance: float) -> Index:

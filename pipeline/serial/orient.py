@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanoed.pipeline.reduce.geometry import Geometry
-from nanoed.pipeline.reduce.series import spread_out
+from nanoed.pipeline.reduce.series import over_frames, spread_out
 from nanoed.pipeline.serial.intensities import (
     Oriented,
     Spots,
@@ -43,16 +43,18 @@ class Null:
 
 
 def null_distribution(
-    patterns: Sequence[Pattern], lattice: KnownLattice, beam: Beam, spec: IndexSpec
+    patterns: Sequence[Pattern], lattice: KnownLattice, beam: Beam, spec: IndexSpec, workers: int = 1
 ) -> Null:
     """Scores of the best orientation of scrambled frames, an even sample of those with enough peaks."""
     templates = make_templates(lattice, beam.wavelength, spec.templates)
     rich = [i for i, p in enumerate(patterns) if len(p.xy) >= spec.accept.min_peaks]
-    scores = []
-    for k in spread_out(len(rich), spec.accept.null_frames):
+
+    def one(k: int) -> list[float]:
         pattern = scrambled(patterns[rich[k]], np.random.default_rng([rich[k], 0]))
-        found = candidates_of(pattern, templates, lattice, beam, spec)
-        scores += [found[0].score] if found else []
+        return [c.score for c in candidates_of(pattern, templates, lattice, beam, spec)[:1]]
+
+    sample = spread_out(len(rich), spec.accept.null_frames)
+    scores = np.concatenate(list(over_frames(one, sample, workers, "", None)))
     return Null(float(np.mean(scores)), max(float(np.std(scores)), 0.05))
 
 
@@ -84,15 +86,19 @@ def boxes(geometry: Geometry, shape: tuple[int, int], edge_px: float = 3.0) -> A
     return np.column_stack(sides).astype(np.float64) * geometry.a_per_px
 
 
-def observe(frames: Frames, oriented: Oriented, spec: IndexSpec) -> Spots:
+def observe(frames: Frames, oriented: Oriented, spec: IndexSpec, workers: int = 1) -> Spots:
     """Peaks at the nodes near the Ewald sphere of every frame; no peak is an intensity of zero."""
-    settings, parts = spec.partiality, []
+    settings = spec.partiality
     reach = settings.position_reach_px * frames.beam.a_per_px
-    for i, orientation, shift in zip(oriented.frame, oriented.orientation, oriented.shift, strict=True):
+
+    def one(row: int) -> tuple[Index, Array, Array, Array]:
+        i = oriented.frame[row]
         pattern = frames.patterns[i]
-        parts.append(peaks_at_nodes(orientation, shift, frames.nodes.g, pattern.xy, pattern.intensity,
-                                    frames.beam.wavelength, settings.s_max, reach,
-                                    frames.box[i]))  # fmt: skip
+        return peaks_at_nodes(oriented.orientation[row], oriented.shift[row], frames.nodes.g, pattern.xy,
+                              pattern.intensity, frames.beam.wavelength, settings.s_max, reach,
+                              frames.box[i])  # fmt: skip
+
+    parts = list(over_frames(one, range(len(oriented)), workers, "", None))
     first = np.concatenate([[0], np.cumsum([len(part[0]) for part in parts])])
     node, s, xy, intensity = (np.concatenate(column) for column in zip(*parts, strict=True))
     length = np.linalg.norm(frames.nodes.g, axis=1)[node]
@@ -124,6 +130,7 @@ def by_intensity(
     candidates: Sequence[list[Candidate]],
     lattice: KnownLattice,
     spec: IndexSpec,
+    workers: int = 1,
 ) -> tuple[Oriented, Index]:
     """Every rival of every usable frame with tilts and scale refined on the intensities of all.
 
@@ -133,16 +140,17 @@ def by_intensity(
     settings, key, n_keys = spec.partiality, frames.nodes.key, frames.nodes.n_keys
     best = start(usable, [candidates[i][0] for i in usable], spec)
     for k in range(settings.rounds):
-        spots = observe(frames, best, spec)
+        spots = observe(frames, best, spec, workers)
         full = full_intensities(spots, best, key, n_keys, settings)
-        best = levelled(refine_tilts(spots, best, full, key, _width(k, settings), settings))
-    spots = observe(frames, best, spec)
+        best = levelled(refine_tilts(spots, best, full, key, _width(k, settings), settings, workers))
+    spots = observe(frames, best, spec, workers)
     full = full_intensities(spots, best, key, n_keys, settings)
     every = [(row, c) for row, i in enumerate(usable) for c in rivals(candidates[i], lattice.turns, spec)]
     owner = np.array([row for row, _ in every])
     many = start(usable[owner], [c for _, c in every], spec)
     for k in range(settings.rounds):
-        many = refine_tilts(observe(frames, many, spec), many, full, key, _width(k, settings), settings)
+        spots = observe(frames, many, spec, workers)
+        many = refine_tilts(spots, many, full, key, _width(k, settings), settings, workers)
     return many, owner
 
 

@@ -131,7 +131,9 @@ def scaled(lattice: KnownLattice, basis: Array) -> KnownLattice:
     return replace(lattice, basis=basis)
 
 
-def find_scale(patterns: Sequence[Pattern], lattice: KnownLattice, beam: Beam, spec: IndexSpec) -> float:
+def find_scale(
+    patterns: Sequence[Pattern], lattice: KnownLattice, beam: Beam, spec: IndexSpec, workers: int = 1
+) -> float:
     """Factor on the basis at which templates match best: error of the cell over that of the camera length.
 
     Mean over a sample of frames of the best template score, at steps of `scale_step_pct`, parabola through the top.
@@ -147,11 +149,11 @@ def find_scale(patterns: Sequence[Pattern], lattice: KnownLattice, beam: Beam, s
     n = max(1, round(settings.scale_pct / settings.scale_step_pct))
     factors = 1 + 0.01 * settings.scale_step_pct * np.arange(-n, n + 1)
 
-    def mean_score(factor: float) -> float:
-        stretched = [replace(p, xy=p.xy / factor) for p in sample]
+    def mean_score(k: int) -> float:
+        stretched = [replace(p, xy=p.xy / factors[k]) for p in sample]
         return float(np.mean([template_scores(p, templates, spec)[0].max() for p in stretched]))
 
-    value = np.array([mean_score(f) for f in factors])
+    value = np.array(list(over_frames(mean_score, range(len(factors)), workers, "", None)))
     top = int(np.clip(np.argmax(value), 1, len(factors) - 2))
     left, middle, right = value[top - 1 : top + 2]
     bend = left - 2 * middle + right
