@@ -59,6 +59,8 @@ def collect_artefacts(
     frames = frame_orientations(analysis.reduction.virtual.zones, truth, case.crystal)
     with open_dataset(run_dir / "data") as data:
         table = frame_table(frames, refinements.get("dynamical"), truth, data.nominal.alpha_deg)
+        if isinstance(analysis.reduction, Indexed) and "dynamical" not in refinements:
+            table = with_particles(table, analysis.reduction.frames)
         write_table(run_dir, "frame_parameters", table)
         _write_frames(run_dir, data, analysis.reduction, case.reduce.d_star_max)
 
@@ -114,6 +116,15 @@ def frame_table(
     after = refined[["frame"]].assign(error_refined_deg=errors)
     found = refinement.frames.reindex(columns=columns)
     return table.merge(after, on="frame", how="left").merge(found, on="frame", how="left")
+
+
+def with_particles(table: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
+    """The table of frames with scale and mean chord of the particle as indexing found them: 2/3 of its diameter (A7).
+
+    frames : columns of serial.output.frame_table.
+    """
+    own = frames.set_index("frame").loc[table["frame"]]
+    return table.assign(scale=own["scale"].to_numpy(), thickness_A=2 / 3 * own["diameter_A"].to_numpy())
 
 
 def rocking_tables(reduction: Reduction, n_points: int = 161) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -39,7 +39,7 @@ SEEDS = {"ito-03": 13, "ito-03 seed 2": 2}
 RIGHT_DEG = 0.5
 DOSES = (40.0, 8.0)
 """e/Å²/s, of 380 in the case, for the part confidence."""
-LONE_FRAMES = 150
+LONE_FRAMES = 120
 BINS = (0.0, 0.6, 0.9, 0.95, 0.99, 1.0)
 
 

@@ -226,7 +226,7 @@ def distance_figure(distances: pd.DataFrame, published: Mapping[str, float]) -> 
 def orientation_figure(frames: pd.DataFrame) -> Figure:
     """Out-of-plane orientation error per frame as reduced and as refined, and the tilts that were refined.
 
-    frames : alpha_deg, error_reduced_deg, error_refined_deg, tilt_x_deg, tilt_y_deg (NaN where not known).
+    frames : frame, alpha_deg, error_reduced_deg, error_refined_deg, tilt_x_deg, tilt_y_deg (NaN where not known).
     """
     with styled():
         figure = Figure(figsize=(7.0, 3.6), layout="constrained")
@@ -238,14 +238,14 @@ def orientation_figure(frames: pd.DataFrame) -> Figure:
         _series(lower, frames, "tilt_x_deg", "about x", "#0072b2", "o")
         _series(lower, frames, "tilt_y_deg", "about y", "#d55e00", "s")
         lower.axhline(0, color=MUTED, linewidth=0.4)
-        lower.set(xlabel="nominal tilt α (°)", ylabel="refined tilt (°)")
+        lower.set(xlabel=_against(frames)[1], ylabel="refined tilt (°)")
     return figure
 
 
 def scale_figure(frames: pd.DataFrame) -> Figure:
     """Scale of every frame relative to their mean, and mean thickness along the beam.
 
-    frames : alpha_deg, scale, thickness_A, thickness_true_A (NaN where not known).
+    frames : frame, alpha_deg, scale, thickness_A, thickness_true_A (NaN where not known).
     """
     with styled():
         figure = Figure(figsize=(7.0, 3.6), layout="constrained")
@@ -256,16 +256,28 @@ def scale_figure(frames: pd.DataFrame) -> Figure:
         _from_zero(upper, relative[["scale"]])
         _series(lower, frames, "thickness_A", "refined", "#0072b2", "o")
         _series(lower, frames, "thickness_true_A", "true", MUTED, "s")
-        lower.set(xlabel="nominal tilt α (°)", ylabel="mean thickness (Å)")
+        lower.set(xlabel=_against(frames)[1], ylabel="mean thickness (Å)")
         _from_zero(lower, frames[["thickness_A", "thickness_true_A"]])
     return figure
 
 
+def _against(frames: pd.DataFrame) -> tuple[str, str]:
+    """Column and label of the horizontal axis: the nominal tilt, or the frame where the stage stood still."""
+    if len(frames) > 1 and np.ptp(frames["alpha_deg"]) == 0:
+        return "frame", "frame"
+    return "alpha_deg", "nominal tilt α (°)"
+
+
 def _series(axes: Axes, table: pd.DataFrame, column: str, label: str, colour: str, marker: str) -> None:
-    """A thin line with markers against the nominal tilt, and a legend once it has a label."""
+    """A thin line with markers against the nominal tilt or frame, and a legend once it has a label."""
     if table[column].notna().any():
         axes.plot(
-            table["alpha_deg"], table[column], marker=marker, color=colour, linewidth=0.7, label=label or None
+            table[_against(table)[0]],
+            table[column],
+            marker=marker,
+            color=colour,
+            linewidth=0.7,
+            label=label or None,
         )
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1, ncols=2)

@@ -23,9 +23,9 @@ from nanoed.studies.analysis import KINEMATICAL_SCALE
 from nanoed.studies.compare import compare
 from nanoed.studies.serial import orientation_errors
 
-FRAMES = 20
+FRAMES = 16
 """Evenly spread over the series."""
-TILT_ERRORS_DEG = (0.0, 0.1, 0.2, 0.4, 0.8)
+TILT_ERRORS_DEG = (0.0, 0.1, 0.3, 0.8)
 """rms of either tilt, put on top of the orientations found."""
 THICKNESS_FACTORS = (0.6, 1.0, 1.6)
 """Mean thickness at the start over the one found."""

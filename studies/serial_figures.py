@@ -53,8 +53,13 @@ def frames_figure(table: pd.DataFrame, path: Path) -> None:
             color=MUTED,
             fontsize=7,
         )
-        for one in axes[[0, 2]]:
-            one.set_yscale("log")
+        axes[2].set_yscale("log")
+        axes[0].set_ylim(0, None)
+        named = [
+            f"{line} seed {seed}"
+            for line, seed in zip(("full:", "dashed:"), sorted(set(table["seed"])), strict=False)
+        ]
+        axes[1].set_title(", ".join(named))
         figure.tight_layout()
     _write(figure, path)
 

@@ -224,3 +224,19 @@ def test_interrupt(capsys, monkeypatch):
     monkeypatch.setattr(cli, "_case", interrupted)
     assert cli.status(["show", MAIN]) == 130
     assert capsys.readouterr().err == "nanoed: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--cell", "1,2,3"), "--cell"),
+        (("--cell", "10,10,10,90,90,90", "--laue", "m-4"), "laue"),
+        (("--cell", "10,10,10,90,90,90", "--spacegroup", "I q -3"), "spacegroup"),
+        (("--cell", "10,10,10,90,90,90", "--set", "templates.step=2"), "did you mean step_deg"),
+        (("--cell", "10,10,10,90,90,90"), "nowhere"),
+        ((), "cell"),
+    ],
+)
+def test_bad_input_of_index_is_one_line(words, said, tmp_path, capsys):
+    assert said in refused(capsys, "index", tmp_path / "nowhere", *words, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
