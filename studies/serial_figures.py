@@ -85,12 +85,6 @@ def convergence_figure(table: pd.DataFrame, path: Path) -> None:
             one.set_xlabel("tilt error at the start, rms (°)")
             one.set_ylabel(label)
         axes[0].set_yscale("log")
-        axes[2].plot(
-            [0, table["orientation_error_deg"].max()],
-            [0, table["orientation_error_deg"].max()],
-            color=MUTED,
-            lw=0.6,
-        )
         figure.tight_layout(rect=(0, 0.16, 1, 1))
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="lower center", ncol=3)
