@@ -182,7 +182,7 @@ def _confidence(folder: Path, workers: int) -> Iterator[Finding]:
                 "right": (errors.angle_deg < RIGHT_DEG) & usable[chosen],
             }))  # fmt: skip
     every = pd.concat(parts, ignore_index=True)
-    bins = pd.cut(every["confidence"], BINS, include_lowest=True)
+    bins = pd.cut(every["confidence"], BINS)
     groups = every.groupby(["flux_e_A2_s", "usable", bins], observed=True)
     table = groups.agg(frames=("right", "size"), stated=("confidence", "mean"), right=("right", "mean"))
     table.reset_index().to_csv(folder / "confidence.csv", index=False, float_format="%.6g")
