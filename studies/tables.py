@@ -30,7 +30,12 @@ STATUSES = ("ok", "not_converged", "failed")
 _PUBLISHED_PER_METHOD = frozenset(
     ("n_all", "n_obs", "n_par", "r_obs_pct", "r_all_pct", "wr_all_pct", "gof", "av_dist_A", "max_dist_A")
 )
-_PUBLISHED_PREFIX = {"kinematical": "kin_", "dynamical": "dyn_"}
+_PUBLISHED_PREFIX = {
+    "kinematical": "kin_",
+    "kinematical-nonaveraged": "nonaveraged_",
+    "kinematical-frames": "frames_",
+    "dynamical": "dyn_",
+}
 _PUBLISHED_OF_DATA = ("n_frames", "redundancy", "r_int_pct")
 _QUANTITIES = {
     "n_frames": "frames",
@@ -44,6 +49,8 @@ _QUANTITIES = {
     "r_all_pct": "R_all (%)",
     "wr_all_pct": "wR_all (%)",
     "gof": "GoF",
+    "mr_obs_pct": "MR_obs (%)",
+    "r_heldout_pct": "R_obs, held-out frames (%)",
     "av_dist_A": "average distance (Å)",
     "max_dist_A": "maximal distance (Å)",
     "thickness_A": "mean thickness (Å)",

@@ -17,8 +17,10 @@ from threadpoolctl import threadpool_limits
 
 from nanoed.pipeline.io.cif_pets import PetsData
 from nanoed.pipeline.refine.frames import Engine, Frame, cell_warning, check_cells, frames_of
-from nanoed.pipeline.refine.minimise import Fit, gauss_newton, search_tilts
+from nanoed.pipeline.refine.heldout import heldout_r_obs_pct
+from nanoed.pipeline.refine.minimise import Fit, gauss_newton
 from nanoed.pipeline.refine.normal import cost_of, scale_of
+from nanoed.pipeline.refine.orientations import search_tilts
 from nanoed.pipeline.refine.parameters import Parameters, free_parameters
 from nanoed.pipeline.refine.problem import Problem, State
 from nanoed.pipeline.refine.result import Refinement
@@ -53,7 +55,7 @@ def _engine(data: PetsData, spec: RefineSpec, start: bool) -> Engine:
     """The engine, or the one of the first stages."""
     s_max = spec.s_g_max * (spec.start_s_ratio if start else 1.0)
     g_max = spec.d_star_max + (0.0 if start else spec.g_margin)
-    return Engine(data.ub, spec.thickness, spec.protocol, g_max, s_max, spec.n_azimuth)
+    return Engine(data.ub, spec.thickness, spec.protocol, g_max, s_max, spec.n_azimuth, spec.s_g_taper)
 
 
 def _reporter(progress: Progress | None, stage: str) -> Callable[[int, int], None]:
@@ -75,7 +77,9 @@ def _approach(
     if spec.thickness.start_A is None:
         state = _scanned(problem, state)
     problem = replace(problem, at=state, report=_reporter(progress, "first cycles"))
-    near = gauss_newton(problem, state, settled=1.0, tilts=spec.optimise_orientations).state
+    near = gauss_newton(
+        problem, state, settled=1.0, tilts=spec.optimise_orientations, enough=spec.start_cycles
+    ).state
     state = replace(near, tilts=np.zeros((len(frames), 2)))
     problem = replace(problem, frames=frames, at=state, report=_reporter(progress, "orientations"))
     if spec.optimise_orientations:
@@ -101,14 +105,15 @@ def _scanned(problem: Problem, start: State) -> State:
 
 
 def _reselected(problem: Problem, fit: Fit) -> tuple[Problem, Fit]:
-    """The fit repeated with the beams and the sampling of the state that it found, until the tilts stay."""
+    """The fit repeated with the beams and the sampling of the state that it found, until tilts and structure stay."""
     spec = problem.spec
     for _ in range(spec.reselections):
         problem = replace(problem, at=fit.state)
         again = gauss_newton(problem, fit.state, spec.settled, spec.optimise_orientations, fit.slopes)
         moved = np.degrees(np.abs(again.state.tilts - fit.state.tilts).max())
+        shift = np.abs((again.state.values - fit.state.values) / again.su[: len(again.state.values)]).max()
         fit = replace(again, history=pd.concat([fit.history, again.history], ignore_index=True))
-        if moved < spec.tilt_settled_deg:
+        if moved < spec.tilt_settled_deg and shift < spec.settled:
             break
     return problem, fit
 
@@ -144,6 +149,10 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
     }
     if not used.all():
         statistics["r_heldout_pct"] = r_obs_pct(table[~used])
+    elif spec.heldout_folds is not None:
+        statistics["r_heldout_pct"] = heldout_r_obs_pct(
+            problem, state, calculated, fit.slopes, spec.heldout_folds
+        )
     p = len(state.values)
     return Refinement(
         method="dynamical",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -66,6 +66,7 @@ class Engine:
     g_max: float
     s_max: float
     n_azimuth: int | None
+    taper: float = 0.0
 
     def chords(self, orientation: Array) -> tuple[Array, Array]:
         """Relative thickness nodes and weights (k,) of the body along the beam."""
@@ -121,8 +122,24 @@ class Engine:
         ub_select = tilted(frame.orientation, at_tilt) @ self.ub
         return bloch.frame_jacobian(
             potential, orientation @ self.ub, ub_select, rotations, even, size * nodes, w, frame.hkl,
-            self.s_max, derivatives,
+            self.s_max, derivatives, self.taper,
         )  # fmt: skip
+
+    def windows(
+        self, frame: Frame, tilt: Array, size: float, reach: float, potential: bloch.PotentialTable
+    ) -> tuple[Array, Array]:
+        """Shifts (m,) rad up to `reach` of a rotation's window about its axis, and the intensities of each (m, n)."""
+        nodes, w = self.chords(frame.orientation)
+        n = len(self.rotations(frame, size * float(nodes.max())))
+        step = 2 * frame.semi_angle / n
+        extra = int(np.ceil(reach / step))
+        longer = sampling.rotation_sweep(frame.azimuth, frame.semi_angle + extra * step, n + 2 * extra)
+        ub = tilted(frame.orientation, tilt) @ self.ub
+        curves = bloch.rocking_curves(
+            potential, ub, longer, size * nodes, w, frame.hkl, self.s_max, self.taper
+        )
+        sums = np.vstack([np.zeros((1, len(frame.hkl))), np.cumsum(curves, axis=0)])
+        return step * np.arange(-extra, extra + 1, dtype=float), (sums[n:] - sums[:-n]) / n
 
 
 def tilted(orientation: Array, tilt: Array) -> Array:
@@ -157,7 +174,13 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
         out.append(Frame(zone, orientation, semi_angle, angles[2], hkl, observed, sigma, w, number, place))
     if not out:
         raise InputError("no frame has reflections inside the limits", field="rs_g_max", value=spec.rs_g_max)
-    return out
+    return _equalised(out) if spec.equal_frames else out
+
+
+def _equalised(frames: list[Frame]) -> list[Frame]:
+    """The frames with weights that give each the same sum of w I², the mean of them all."""
+    sums = np.array([float(f.weight @ f.observed**2) for f in frames])
+    return [replace(f, weight=f.weight * (sums.mean() / s)) for f, s in zip(frames, sums, strict=True)]
 
 
 def _selected(

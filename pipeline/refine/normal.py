@@ -63,6 +63,14 @@ def block_of(
     return Block(of_rest.T @ of_rest, of_rest.T @ of_tilts, ll, of_rest.T @ residual, loc)
 
 
+def blocks_of(
+    frames: list[Frame], calculated: list[Array], slopes: list[Array], tilts: Floats, prior: float
+) -> list[Block]:
+    """The blocks of all frames at their tilts (frames, 2), without damping."""
+    rows = zip(frames, calculated, slopes, tilts, strict=True)
+    return [block_of(f, i, s, t, prior, 0.0) for f, i, s, t in rows]
+
+
 def solve(
     blocks: list[Block], working: NDArray[np.bool_], tilts: bool, damping: float
 ) -> tuple[Array, Array, Array]:

@@ -18,7 +18,7 @@ from nanoed.sim.physics.absorption import Absorption, absorptive_potential
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.geometry import excitation_errors
-from nanoed.sim.physics.propagation import add_derivatives, add_intensities
+from nanoed.sim.physics.propagation import add_derivatives, rocking_intensities
 from nanoed.sim.physics.scattering import (
     of_the_lattice,
     potential_per_factor,
@@ -117,22 +117,30 @@ def frame_intensities(
     hkl : (n, 3), may contain 000.  Beams: |g| <= g_max and |S| <= s_max (1/Å) in each rotation.
     """
     cast = _cast(potential, ub_lab, ub_lab, rotations, g_max, s_max, hkl[:0])
-    out = np.zeros(len(cast.hkl))
-    add_intensities(
-        cast.g,
-        cast.g_select,
-        cast.flat,
-        potential.centre,
-        potential.box,
-        rotations[:, 2].copy(),
-        rotation_weights,
-        thickness,
-        thickness_weights,
-        wavelength_A(voltage_kv),
-        s_max,
-        out,
+    curves = _curves(
+        potential, cast, rotations, thickness, thickness_weights, wavelength_A(voltage_kv), s_max
     )
-    return _picked(cast, hkl, out)
+    return _picked(cast, hkl, rotation_weights @ curves)
+
+
+def rocking_curves(
+    potential: PotentialTable,
+    ub_lab: Array,
+    rotations: Array,
+    thickness: Array,
+    thickness_weights: Array,
+    hkl: IntArray,
+    s_max: float,
+    taper: float = 0.0,
+) -> Array:
+    """Intensities of every rotation by itself, (m, n); `frame_intensities` is their weighted sum.
+
+    taper : as in `frame_jacobian`.
+    """
+    cast = _cast(potential, ub_lab, ub_lab, rotations, potential.g_max, s_max, hkl[:0])
+    wavelength = wavelength_A(potential.voltage_kv)
+    curves = _curves(potential, cast, rotations, thickness, thickness_weights, wavelength, s_max, taper)
+    return _picked(cast, hkl, curves.T).T
 
 
 def frame_jacobian(
@@ -146,33 +154,23 @@ def frame_jacobian(
     hkl: IntArray,
     s_max: float,
     derivatives: bool = True,
+    taper: float = 0.0,
 ) -> tuple[Array, Array]:
     """Intensities of one frame (n,) and, if asked for, their derivatives (n, p + 3).
 
     As `frame_intensities`, with the beams selected at the orientation `ub_select`, so that a search over
     orientations keeps them. Columns: the potential's p
     parameters; tilts of the frame about the lab's x and y, rad; log thickness (all nodes scale together).
+    taper : part of s_max over which the coupling of a beam falls smoothly to none, so that intensities stay
+    continuous where a turned frame gains or loses a beam; 0: not.
     """
     cast = _cast(potential, ub_lab, ub_select, rotations, potential.g_max, s_max, hkl)
     wavelength = wavelength_A(potential.voltage_kv)
+    if not derivatives:
+        curves = _curves(potential, cast, rotations, thickness, thickness_weights, wavelength, s_max, taper)
+        return _picked(cast, hkl, rotation_weights @ curves), np.empty((len(hkl), 0))
     out = np.zeros(len(cast.hkl))
     third = np.ascontiguousarray(rotations[:, 2])
-    if not derivatives:
-        add_intensities(
-            cast.g,
-            cast.g_select,
-            cast.flat,
-            potential.centre,
-            potential.box,
-            third,
-            rotation_weights,
-            thickness,
-            thickness_weights,
-            wavelength,
-            s_max,
-            out,
-        )
-        return _picked(cast, hkl, out), np.empty((len(hkl), 0))
     slope = np.zeros((len(cast.hkl), potential.box.shape[1] - 1 + TILTS_AND_THICKNESS))
     add_derivatives(
         cast.g,
@@ -187,6 +185,7 @@ def frame_jacobian(
         thickness_weights,
         wavelength,
         s_max,
+        taper,
         out,
         slope,
     )
@@ -223,6 +222,35 @@ def _cast(
     kept = potential.hkl[near]
     scored = np.isin(potential.flat[near], hkl @ _stride(potential))
     return _Cast(kept, potential.flat[near], kept @ ub.T, kept @ ub_select.T, scored)
+
+
+def _curves(
+    potential: PotentialTable,
+    cast: _Cast,
+    rotations: Array,
+    thickness: Array,
+    thickness_weights: Array,
+    wavelength: float,
+    s_max: float,
+    taper: float = 0.0,
+) -> Array:
+    """Intensities of the beams of the cast in every rotation, (m, n)."""
+    out = np.zeros((len(rotations), len(cast.hkl)))
+    rocking_intensities(
+        cast.g,
+        cast.g_select,
+        cast.flat,
+        potential.centre,
+        potential.box,
+        np.ascontiguousarray(rotations[:, 2]),
+        thickness,
+        thickness_weights,
+        wavelength,
+        s_max,
+        taper,
+        out,
+    )
+    return out
 
 
 def _stride(potential: PotentialTable) -> IntArray:

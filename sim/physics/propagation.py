@@ -13,8 +13,12 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from nanoed.sim.physics.eigen import eigen_slopes, eigen_waves, stacked
+
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+THICK_WAVES, THICK_SLOPES = 6.0, 1.0
+"""More Chebyshev terms than this times the number of beams: eigenvectors are faster (measured for 30 to 100 beams)."""
 
 
 @nb.njit(cache=True, nogil=True)
@@ -80,6 +84,21 @@ def _selected(g_select: Array, row: Array, wavelength: float, s_max: float) -> I
 
 
 @nb.njit(cache=True, nogil=True)
+def _couplings(
+    g_select: Array, beams: IntArray, row: Array, wavelength: float, s_max: float, taper: float, m: Array
+) -> Array:
+    """M of the beams (n,), times what falls smoothly from 1 to 0 over the last part `taper` of s_max."""
+    out = m.copy()
+    for a in range(1, beams.size):
+        x, y, z = g_select[beams[a], 0], g_select[beams[a], 1], g_select[beams[a], 2]
+        s = abs(row[0] * x + row[1] * y + row[2] * z - 0.5 * wavelength * (x * x + y * y + z * z))
+        if s > (1 - taper) * s_max:
+            u = (s_max - s) / (taper * s_max)
+            out[a] *= u * u * (3 - 2 * u)
+    return out
+
+
+@nb.njit(cache=True, nogil=True)
 def _diagonal(g: Array, beams: IntArray, row: Array, wavelength: float) -> Any:
     """2KS and M = (1 + g_n / K)^(-1/2) of the selected beams; (n,) each."""
     n = beams.size
@@ -96,7 +115,7 @@ def _diagonal(g: Array, beams: IntArray, row: Array, wavelength: float) -> Any:
 def _matrix(
     flat: IntArray, beams: IntArray, centre: int, box: NDArray[Any], column: int, m: Array
 ) -> NDArray[Any]:
-    """Off-diagonal part M_g U_{g-h} M_h, or a derivative of it; (n, n)."""
+    """Off-diagonal part M_g U_{g-h} M_h, or a derivative of it; (n, n). m : tapered where beams fade out."""
     n = beams.size
     out = np.empty((n, n), box.dtype)
     for a in range(n):
@@ -138,38 +157,42 @@ def _chebyshev(a: NDArray[Any], middle: float, half: float, n: int) -> Any:
 
 
 @nb.njit(cache=True, nogil=True)
-def add_intensities(
+def rocking_intensities(
     g: Array,
     g_select: Array,
     flat: IntArray,
     centre: int,
     box: NDArray[Any],
     rows: Array,
-    weights: Array,
     thickness: Array,
     t_weights: Array,
     wavelength: float,
     s_max: float,
+    taper: float,
     out: Array,
 ) -> None:
-    """Add the intensities of all rotations to out (n,)."""
+    """Add the intensities of every rotation to its row of out (m, n)."""
     for r in range(rows.shape[0]):
         beams = _selected(g_select, rows[r], wavelength, s_max)
         two_ks, m = _diagonal(g, beams, rows[r], wavelength)
-        a = _matrix(flat, beams, centre, box, 0, m)
+        coupling = _couplings(g_select, beams, rows[r], wavelength, s_max, taper, m)
+        a = _matrix(flat, beams, centre, box, 0, coupling)
         lost = box[centre, 0] - box[centre, 0].real
         for i in range(beams.size):
             a[i, i] = (two_ks[i] + lost) * m[i] ** 2
         middle, half = _bounds(a)
         scale = np.pi * wavelength * half
         n = _terms(scale * thickness.max(), 9.0)
-        even, odd, _, _ = _coefficients(scale, thickness, n)
-        _, t = _chebyshev(a, middle, half, n)
-        psi = np.dot(even.astype(box.dtype), t) + 1j * np.dot(odd.astype(box.dtype), t)
+        if lost == 0 and n > THICK_WAVES * beams.size:
+            psi = eigen_waves(a, thickness, wavelength)[3]
+        else:
+            even, odd, _, _ = _coefficients(scale, thickness, n)
+            _, t = _chebyshev(a, middle, half, n)
+            psi = np.dot(even.astype(box.dtype), t) + 1j * np.dot(odd.astype(box.dtype), t)
         for k in range(thickness.size):
             for i in range(beams.size):
                 wave = psi[k, i]
-                out[beams[i]] += weights[r] * t_weights[k] * m[i] ** 2 * (wave.real**2 + wave.imag**2)
+                out[r, beams[i]] += t_weights[k] * m[i] ** 2 * (wave.real**2 + wave.imag**2)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -181,6 +204,7 @@ def _sources(
     box: NDArray[Any],
     row: Array,
     m: Array,
+    coupling: Array,
     a: NDArray[Any],
     t: NDArray[Any],
     wavelength: float,
@@ -195,7 +219,7 @@ def _sources(
         base = flat[beams[i]] + centre
         for j in range(size):
             if i != j:
-                place, mm = base - flat[beams[j]], m[i] * m[j]
+                place, mm = base - flat[beams[j]], coupling[i] * coupling[j]
                 for q in range(p - 2):
                     stack[j, i * p + q] = box[place, 1 + q] * mm
         for q in range(p - 2):
@@ -244,6 +268,7 @@ def add_derivatives(
     t_weights: Array,
     wavelength: float,
     s_max: float,
+    taper: float,
     out: Array,
     slope: Array,
 ) -> None:
@@ -252,21 +277,27 @@ def add_derivatives(
     for r in range(rows.shape[0]):
         beams = _selected(g_select, rows[r], wavelength, s_max)
         two_ks, m = _diagonal(g, beams, rows[r], wavelength)
-        a = _matrix(flat, beams, centre, box, 0, m)
+        coupling = _couplings(g_select, beams, rows[r], wavelength, s_max, taper, m)
+        a = _matrix(flat, beams, centre, box, 0, coupling)
         lost = box[centre, 0] - box[centre, 0].real
         for i in range(beams.size):
             a[i, i] = (two_ks[i] + lost) * m[i] ** 2
         middle, half = _bounds(a)
         scale = np.pi * wavelength * half
         n = _terms(scale * thickness.max(), 6.0)
-        even, odd, d_even, d_odd = _coefficients(scale, thickness, n)
-        even, odd = even.astype(box.dtype), odd.astype(box.dtype)
-        x2, t = _chebyshev(a, middle, half, n)
-        psi = np.dot(even, t) + 1j * np.dot(odd, t)
-        by_t = np.dot(d_even.astype(box.dtype), t) + 1j * np.dot(d_odd.astype(box.dtype), t)
-        sources, d_ln_m = _sources(g, flat, beams, centre, box, rows[r], m, a, t, wavelength)
-        d = _slopes(x2, half, sources)
-        d_even_psi, d_odd_psi = np.dot(even, d), np.dot(odd, d)
+        if lost == 0 and n > THICK_SLOPES * beams.size:
+            w, v, c, psi, by_t = eigen_waves(a, thickness, wavelength)
+            stack, d_ln_m = stacked(g, flat, beams, centre, box, rows[r], m, coupling, a, wavelength)
+            d_psi = eigen_slopes(w, v, c, stack, thickness, wavelength)
+        else:
+            even, odd, d_even, d_odd = _coefficients(scale, thickness, n)
+            even, odd = even.astype(box.dtype), odd.astype(box.dtype)
+            x2, t = _chebyshev(a, middle, half, n)
+            psi = np.dot(even, t) + 1j * np.dot(odd, t)
+            by_t = np.dot(d_even.astype(box.dtype), t) + 1j * np.dot(d_odd.astype(box.dtype), t)
+            sources, d_ln_m = _sources(g, flat, beams, centre, box, rows[r], m, coupling, a, t, wavelength)
+            d = _slopes(x2, half, sources)
+            d_psi = (np.dot(even, d) + 1j * np.dot(odd, d)).reshape(thickness.size, beams.size, p)
         for k in range(thickness.size):
             for i in range(beams.size):
                 share = weights[r] * t_weights[k] * m[i] ** 2
@@ -275,7 +306,7 @@ def add_derivatives(
                 out[beams[i]] += intensity
                 if scored[beams[i]]:
                     for q in range(p):
-                        change = d_even_psi[k, i * p + q] + 1j * d_odd_psi[k, i * p + q]
+                        change = d_psi[k, i, q]
                         value = 2 * share * (wave.real * change.real + wave.imag * change.imag)
                         slope[beams[i], q] += value
                     for q in range(2):

@@ -74,9 +74,10 @@ def test_structure_factors_of_anisotropic_sites(name: str) -> None:
         assert np.abs(slope[:, column]).max() > 0
 
 
-@pytest.mark.parametrize("absorption", [0.0, 0.1])
+@pytest.mark.parametrize(("absorption", "thick"), [(0.0, 1.0), (0.1, 1.0), (0.0, 8.0)])
 @pytest.mark.parametrize(("name", "adp_model"), [("brookite", "anisotropic"), ("quartz", "isotropic")])
-def test_intensities_of_a_frame(name: str, adp_model: AdpModel, absorption: float) -> None:
+def test_intensities_of_a_frame(name: str, adp_model: AdpModel, absorption: float, thick: float) -> None:
+    """By the Chebyshev recursion where thin or absorbing, by eigenvectors where thick."""
     crystal = free_parameters(shipped(name), adp_model).crystal
     parameters = [
         (0, 0),
@@ -98,13 +99,15 @@ def test_intensities_of_a_frame(name: str, adp_model: AdpModel, absorption: floa
         made = crystal if part < 0 else moved(crystal, *parameters[part], change)
         table = potential_table(made, KV, G_MAX, "peng", absorption=absorption)
         turned = rot_x(tilt[0]) @ rot_y(tilt[1]) @ ub
-        sampling = (ROTATIONS, SHARES, scale * THICKNESS, WEIGHTS)
+        sampling = (ROTATIONS, SHARES, scale * thick * THICKNESS, WEIGHTS)
         return frame_jacobian(table, turned, ub, *sampling, hkl, S_MAX, derivatives=False)[0]
 
-    found, slope = frame_jacobian(potential, ub, ub, ROTATIONS, SHARES, THICKNESS, WEIGHTS, hkl, S_MAX)
+    sampling = (ROTATIONS, SHARES, thick * THICKNESS, WEIGHTS)
+    found, slope = frame_jacobian(potential, ub, ub, *sampling, hkl, S_MAX)
     assert found == pytest.approx(intensities(), rel=1e-10, abs=1e-15)
     expected = [central(lambda x, p=p: intensities(x, p)) for p in range(len(parameters))]
-    expected += [central(lambda x, q=q: intensities(tilt=(x * (1 - q), x * q)), 1e-5) for q in range(2)]
+    small = 1e-5 / thick
+    expected += [central(lambda x, q=q: intensities(tilt=(x * (1 - q), x * q)), small) for q in range(2)]
     expected += [central(lambda x: intensities(scale=float(np.exp(x))))]
     for column, difference in enumerate(expected):
         largest = np.abs(difference).max()
@@ -112,6 +115,21 @@ def test_intensities_of_a_frame(name: str, adp_model: AdpModel, absorption: floa
         assert slope[:, column] == pytest.approx(difference, abs=1e-6 * largest), column
     wrong = -slope[:, len(parameters)]
     assert np.abs(wrong - expected[len(parameters)]).max() > 1e-2 * np.abs(wrong).max()
+
+
+@pytest.mark.parametrize("angles", [(0.2, 0.3, 0.5), (0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("name", ["brookite", "quartz"])
+def test_eigenvectors_and_recursion_agree(name: str, angles: tuple[float, float, float]) -> None:
+    """An absorption of no account keeps to the recursion; along a zone axis eigenvalues coincide."""
+    crystal = shipped(name)
+    jacobian = jacobian_of(crystal, [(0, 4), (1, 0), (1, 3)])
+    ub, at = frame_matrix(*angles) @ crystal.reciprocal_basis, (ROTATIONS, SHARES, 12 * THICKNESS, WEIGHTS)
+    found = []
+    for absorption in (0.0, 1e-14):
+        table = potential_table(crystal, KV, G_MAX, "peng", jacobian, absorption)
+        found.append(frame_jacobian(table, ub, ub, *at, table.hkl, S_MAX))
+    for eigen, recursion in zip(*found, strict=True):
+        assert eigen == pytest.approx(recursion, abs=2e-7 * np.abs(recursion).max())
 
 
 def test_absorption_takes_electrons() -> None:

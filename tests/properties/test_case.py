@@ -43,6 +43,12 @@ def _paper_rows(shared) -> dict[str, dict[str, str]]:
     for table in ("table1_brookite.csv", "table2_ito_anatase.csv"):
         with (shared / "paper" / table).open() as file:
             rows |= {row["dataset"]: row for row in csv.DictReader(file)}
+    with (shared / "paper" / "table3_data_treatment.csv").open() as file:
+        for row in csv.DictReader(file):
+            other = {k.removeprefix("kin_").replace("frame_based", "frames"): v for k, v in row.items()}
+            rows[row["dataset"]] |= {
+                k: v for k, v in other.items() if k.startswith(("nonaveraged", "frames"))
+            }
     return rows
 
 
