@@ -28,6 +28,7 @@ from nanoed.pipeline.refine.statistics import agreement, merged_r_obs_pct, r_obs
 from nanoed.pipeline.spec import RefineSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.electron import voltage_kv
+from nanoed.sim.physics.errors import InputError
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -67,6 +68,7 @@ def _approach(
 ) -> tuple[Problem, State]:
     """The full problem and a state near its solution."""
     frames = frames_of(data, spec)
+    _check_number(frames, parameters)
     few = frames[:: max(1, len(frames) // spec.start_frames)]
     voltage, engine = voltage_kv(data.wavelength), _engine(data, spec, start=True)
     state = State(parameters.start, np.zeros(1), np.zeros((len(few), 2)))
@@ -89,6 +91,15 @@ def _approach(
         state = replace(state, tilts=np.array([known.get(f.zone, np.zeros(2)) for f in frames]))
     engine = _engine(data, spec, start=False)
     return replace(problem, frames=frames, engine=engine, at=state), state
+
+
+def _check_number(frames: list[Frame], parameters: Parameters) -> None:
+    """Raise InputError where there are no more reflections than scales and parameters of the structure."""
+    found, asked = sum(len(f.observed) for f in frames), len(frames) + len(parameters.names) + 1
+    if found <= asked:
+        raise InputError(
+            "too few reflections inside the limits", value=found, allowed=f"more than {asked} parameters"
+        )
 
 
 def _scanned(problem: Problem, start: State) -> State:

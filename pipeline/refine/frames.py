@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 LONG = 1e4
 """Aspect that stands for an endless rod."""
+SMALLEST_VOLUME = 1e-3
+"""Of the reciprocal cell, times abc: an orientation matrix below it is none."""
 CELL_ERROR_PCT, CELL_WARNING_PCT = 5.0, 1.0
 """Differences of axes that are refused, and told."""
 
@@ -208,6 +210,8 @@ def _check(data: PetsData, spec: RefineSpec) -> None:
     values = data.reflections[["I", "sigma"]].to_numpy(float)
     if not np.isfinite(values).all() or (values[:, 1] <= 0).any():
         raise InputError("intensities must be finite and their s.u. positive", field="_refln_intensity_meas")
+    if abs(np.linalg.det(data.ub)) < SMALLEST_VOLUME / np.prod(data.cell[:3]):
+        raise InputError("the orientation matrix spans no volume", field="_diffrn_orient_matrix_UB_11")
     if spec.protocol != "still" and (data.zones["semi_angle"] <= 0).any():
         raise InputError(
             "a frame needs a semi-angle",

@@ -25,6 +25,7 @@ LARGEST_DAMPING = 1e6
 THICKNESS_MARGIN = 2.0
 """The mean thickness may leave the range of the scan by this factor before the refinement is given up."""
 NO_WORSE = 1 + 1e-9
+UNDETERMINED = "the frames do not determine all parameters; try fewer parameters, or more frames"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +70,10 @@ def gauss_newton(
     history: list[dict[str, float]] = []
     for cycle in range(problem.spec.max_cycles if enough is None else enough):
         blocks = blocks_of(problem.frames, point.calculated, slopes, point.state.tilts, problem.prior)
-        full, _, normal = solve(blocks, problem.working, tilts, 0.0)
+        try:
+            full, _, normal = solve(blocks, problem.working, tilts, 0.0)
+        except np.linalg.LinAlgError:
+            raise ConvergenceError(UNDETERMINED) from None
         covariance = np.linalg.pinv(normal, hermitian=True)
         su = _uncertainties(problem, point, covariance)
         shift = float(np.max(np.abs(full) / su))
