@@ -20,7 +20,7 @@ from nanoed.pipeline.refine.frames import Engine, Frame, cell_warning, check_cel
 from nanoed.pipeline.refine.heldout import heldout_r_obs_pct
 from nanoed.pipeline.refine.minimise import Fit, gauss_newton
 from nanoed.pipeline.refine.normal import cost_of, scale_of
-from nanoed.pipeline.refine.orientations import search_tilts
+from nanoed.pipeline.refine.orientations import search_tilts, searches_widely
 from nanoed.pipeline.refine.parameters import Parameters, free_parameters
 from nanoed.pipeline.refine.problem import Problem, State
 from nanoed.pipeline.refine.result import Refinement
@@ -130,10 +130,18 @@ def _reselected(problem: Problem, fit: Fit) -> tuple[Problem, Fit]:
 
 
 def _finish(problem: Problem, state: State, data: PetsData, progress: Progress | None) -> Refinement:
-    """The last stage, again with the beams of the orientations that it found, and its results."""
+    """The last stage, again with the beams of the orientations that it found, and its results.
+
+    Where tilts are searched on a grid, that is done once more with the structure that the first cycles gave.
+    """
     spec = problem.spec
     problem = replace(problem, report=_reporter(progress, "dynamical refinement"))
     first = gauss_newton(problem, state, spec.settled, spec.optimise_orientations)
+    if spec.optimise_orientations and searches_widely(problem):
+        problem = replace(problem, at=first.state)
+        state = replace(first.state, tilts=search_tilts(problem, first.state))
+        again = gauss_newton(replace(problem, at=state), state, spec.settled, True)
+        first = replace(again, history=pd.concat([first.history, again.history], ignore_index=True))
     problem, fit = _reselected(problem, first)
     state, covariance, history = fit.state, fit.covariance, fit.history
     calculated = [i for i, _ in problem.evaluate(state, derivatives=False)]

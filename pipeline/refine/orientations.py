@@ -24,13 +24,18 @@ def search_tilts(problem: Problem, state: State) -> Array:
     many minima. Then Levenberg-Marquardt in each frame.
     """
     potential = problem.potential(state.values, derivatives=False)
-    wide = problem.engine.protocol == "rotation" and problem.spec.tilt_search_deg > 0
+    wide = searches_widely(problem)
 
     def search(i: int) -> Array:
         start = swept(problem, i, state, potential) if wide else state.tilts[i]
         return descended(problem, i, state, start, potential).tilt
 
     return np.array(problem.each(search))
+
+
+def searches_widely(problem: Problem) -> bool:
+    """Whether tilts are searched on a grid first."""
+    return problem.engine.protocol == "rotation" and problem.spec.tilt_search_deg > 0
 
 
 def swept(problem: Problem, i: int, state: State, potential: PotentialTable) -> Array:
