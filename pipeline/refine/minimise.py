@@ -24,7 +24,8 @@ LARGEST_LOG_STEP = 0.2
 LARGEST_DAMPING = 1e6
 THICKNESS_MARGIN = 2.0
 """The mean thickness may leave the range of the scan by this factor before the refinement is given up."""
-NO_WORSE = 1 + 1e-9
+NO_WORSE, MUCH_WORSE = 1 + 1e-9, 1.03
+"""A step may not raise the sum of squares; a frame whose own rises by more than this has lost its tilts."""
 UNDETERMINED = "the frames do not determine all parameters; try fewer parameters, or more frames"
 
 
@@ -139,7 +140,7 @@ def _step(problem: Problem, point: _Point, step: Array, local: Array) -> _Point:
         i for i, _ in problem.each(lambda i: problem.frame(i, moved, moved.tilts[i], potential, False))
     ]
     costs, tilts = _costs(problem, moved.tilts, calculated), moved.tilts.copy()
-    worse = np.flatnonzero((costs > point.costs * NO_WORSE) & np.any(local != 0, axis=1))
+    worse = np.flatnonzero((costs > point.costs * MUCH_WORSE) & np.any(local != 0, axis=1))
     anew = problem.each(lambda i: descended(problem, i, moved, state.tilts[i], potential), worse)
     for i, found in zip(worse, anew, strict=True):
         if found.cost < costs[i]:
