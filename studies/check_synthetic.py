@@ -1,4 +1,4 @@
-"""Parts of the study check-refinement on frames whose truth is known: honest uncertainties, occupancies of MgTi2O5."""
+"""Parts of the study check-refinement on frames whose truth is known: honest uncertainties, cations of MgTi2O5."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nanoed.studies.synthetic_frames import Series, expected_frames, noisy
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
-REPLICATES, OF_OCCUPANCIES = 40, 200
+REPLICATES = 40
 WIDENED = 0.1
 """Of the 99 % interval of chi-square for the rms of pulls."""
 SPHERE = ThicknessSpec(model="sphere", nodes=6, start_A=80.0)
@@ -56,16 +56,6 @@ def replicates(reference: Path, workers: int, progress: Progress | None) -> Iter
     few = _pulls("replicates", crystal, weak, SMALL, 4, workers, progress)
     kinematical = few.loc[few["name"].str.fullmatch(r".*\.[xyz]"), "pull"]
     yield Finding("replicates", "rms of pulls of coordinates, kinematical model", _rms(kinematical))
-
-
-def occupancies(reference: Path, workers: int, progress: Progress | None) -> Iterator[Finding]:
-    """Pulls of the occupancies of MgTi2O5's one parameter."""
-    del reference
-    crystal = free_parameters(_shipped("mgti2o5"), "isotropic", "composition").crystal
-    spec = SMALL_REFINE.model_copy(update={"occupancies": "composition"})
-    pulls = _pulls("occupancies", crystal, spec, SMALL, OF_OCCUPANCIES, workers, progress)
-    share = pulls.loc[pulls["name"].str.endswith("occupancy"), "pull"]
-    yield from _rms_of("occupancies", "occupancies", share, OF_OCCUPANCIES)
 
 
 def _pulls(
