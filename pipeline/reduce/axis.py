@@ -5,6 +5,10 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from nanoed.sim.physics.geometry import frame_matrix
 
 Array = NDArray[np.float64]
 
@@ -75,3 +79,23 @@ def find_axis(
     if half_width > degree:
         centre = best(centre, half_width, degree)
     return best(centre, 1.2 * degree, 0.1 * degree), np.array(sorted(table))
+
+
+def mean_axis(rotations: Array, alpha: Array, start: float) -> float:
+    """Azimuth (rad) of the axis about which the crystal turned on the whole.
+
+    rotations : (n, 3, 3) orientations of the frames.  alpha : (n,) rad, stage angles.  start : rad.
+    The azimuth and the common rotation C for which R_z(azimuth) R_x(alpha_i) C is nearest to the rotations. A slow
+    second tilt that grows with sin(alpha) is an error of the azimuth and cannot be told from one, so true and found
+    orientations are compared by this rule and not by the angle at which the holder was drawn.
+    """
+
+    def left(p: Array) -> Array:
+        ideal = np.array([frame_matrix(a, 0.0, start + p[0]) for a in alpha])
+        between = np.swapaxes(ideal, 1, 2) @ rotations
+        common = Rotation.from_matrix(between).mean()
+        return (common.inv() * Rotation.from_matrix(between)).as_rotvec().ravel()
+
+    if len(rotations) < 3:
+        return start
+    return start + float(least_squares(left, np.zeros(1)).x[0])

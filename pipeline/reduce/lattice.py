@@ -38,9 +38,9 @@ class Candidate:
 class Lattice:
     """geometry; fraction of low-angle peaks indexed; scatter: rms of peak positions per axis in pixels;
     matched: (n,) number of peaks of every frame that the lattice explains; laue, spacegroup: those of the settings
-    or, with nothing given, the least symmetric ones of the lattice found; tried: Bravais lattices with their figures;
-    reversed: the stage turns against the nominal sense; senses: fraction of peaks indexed by the nominal sense of
-    rotation and by the other one."""
+    or, with nothing given, the least symmetric ones of the lattice found; bravais: its name, "" where neither it nor
+    a space group was asked for; tried: Bravais lattices with their figures; reversed: the stage turns against the
+    nominal sense; senses: fraction of peaks indexed by the nominal sense of rotation and by the other one."""
 
     geometry: Geometry
     fraction: float
@@ -48,6 +48,7 @@ class Lattice:
     matched: NDArray[np.int64]
     laue: str
     spacegroup: str | None
+    bravais: str
     tried: tuple[Candidate, ...]
     reversed: bool
     senses: tuple[float, float]
@@ -84,14 +85,16 @@ def find_lattice(nominal: Nominal, peaks: Peaks, centres: Array, spec: ReduceSpe
     geometry = replace(start, ub=found.indexed.ub, omega=np.full(n, found.azimuth))
     laue, group = spec.laue_class, spec.spacegroup
     tried: tuple[Candidate, ...] = ()
+    symbol = symbol_of(group) if group else ""
     if spec.cell is None:
         chosen, tried = _bravais(geometry, peaks, spec)
         laue, group = _symmetry(chosen, spec)
+        symbol = chosen.symbol
         geometry = replace(geometry, ub=_axes(chosen, geometry, peaks, spec))
     geometry, scatter, matched = _refined(geometry, peaks, laue, spec)
     turned = np.cos(found.azimuth - np.radians(nominal.axis_azimuth_deg)) < 0
     return Lattice(
-        geometry, found.indexed.fraction, scatter, matched, laue, group, tried, bool(turned), senses
+        geometry, found.indexed.fraction, scatter, matched, laue, group, symbol, tried, bool(turned), senses
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nanoed.pipeline.io.cif_pets import PetsData, write_cif_pets, zone_axes
 from nanoed.pipeline.io.hkl import write_hkl, write_ins
+from nanoed.pipeline.reduce.axis import mean_axis
 from nanoed.pipeline.reduce.lattice import Lattice
 from nanoed.pipeline.reduce.merge import Merged
 from nanoed.pipeline.reduce.orientation import Oriented
@@ -58,6 +59,7 @@ def frame_table(
 
 
 def statistics_of(
+    nominal: Nominal,
     detector: Detector,
     peaks: Peaks,
     lattice: Lattice,
@@ -69,6 +71,7 @@ def statistics_of(
 ) -> dict[str, Any]:
     """The numbers that matter, for reduction.json, log and tables."""
     geometry, shape = oriented.geometry, oriented.model.shape
+    azimuth = mean_axis(geometry.rotations(), np.radians(nominal.alpha_deg), float(np.median(geometry.omega)))
     rotations = laue_rotations(spec.laue_class, spec.spacegroup)
     unique = merged.reflections
     g = np.linalg.norm(unique[["h", "k", "l"]].to_numpy(float) @ geometry.ub.T, axis=1)
@@ -92,7 +95,7 @@ def statistics_of(
         "cell": list(geometry.cell),
         "ub": geometry.ub.tolist(),
         "wavelength": geometry.wavelength,
-        "axis_azimuth_deg": float(np.degrees(np.median(geometry.omega))),
+        "axis_azimuth_deg": float(np.degrees(azimuth)),
         "distortion": {"ellipse": [ellipse.real, ellipse.imag], "amplitude": abs(ellipse),
                        "azimuth_deg": float(np.degrees(np.angle(ellipse)) / 2)},
         "rocking_curve": {"width_1_A": shape.width, "mosaicity_deg": float(np.degrees(shape.mosaicity)),
@@ -105,6 +108,7 @@ def statistics_of(
         "spot_core_px": profile.core,
         "n_peaks": len(peaks),
         "indexed_fraction": lattice.fraction,
+        "bravais": lattice.bravais,
         "laue": lattice.laue,
         "spacegroup": lattice.spacegroup,
         "bravais_lattices": [{"symbol": t.symbol, "strain_pct": t.strain_pct, "scatter_px": t.scatter_px,

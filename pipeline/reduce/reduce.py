@@ -105,7 +105,7 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
                          value=spec.merging.min_recorded, allowed="a smaller value")  # fmt: skip
     merged = merge(fitted, laue_rotations(spec.laue_class, spec.spacegroup), spec.merging)
     frames = frame_table(dataset.nominal, peaks, lattice, oriented, blank)
-    numbers = statistics_of(detector, peaks, lattice, oriented, profile, spots, merged, spec)
+    numbers = statistics_of(dataset.nominal, detector, peaks, lattice, oriented, profile, spots, merged, spec)
     virtual = virtual_frames(oriented, spots, blank, dataset.nominal, spec.virtual)
     return Reduction(
         oriented.geometry, oriented, profile, spots, fitted, merged, virtual, frames, numbers, spec

@@ -1,0 +1,115 @@
+"""The study check-reduction: the data reduction against the truth, with nothing given and as a case runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import pandas as pd
+
+from nanoed.pipeline.reduce.bravais import symbol_of
+from nanoed.pipeline.reduce.reduce import Reduction, reduce
+from nanoed.sim.simulate import simulate
+from nanoed.sim.truth import Truth, read_truth
+from nanoed.studies.case import Case, load_case
+from nanoed.studies.measures import orientation_errors_deg, rms
+from nanoed.studies.reduction_measures import (
+    axis_err_deg,
+    cell_errors,
+    distortion_errors,
+    intensity_errors,
+    setting,
+)
+from nanoed.studies.rows import frame_orientations, true_frames
+from nanoed.studies.run import given
+
+Progress = Callable[[str, int, int], None]
+TILT_SERIES = ("brookite-ua", "brookite-iit", "brookite-cnrs-01", "brookite-cnrs-02", "brookite-cnrs-03",
+               "brookite-cnrs-04", "ito-01", "ito-02", "anatase", "mgti2o5")  # fmt: skip
+PUBLISHED = ("r_int_pct", "redundancy", "coverage_pct", "kin_n_all", "kin_n_obs")
+
+
+def check_reduction(
+    cases: Sequence[str], seeds: Sequence[int], workers: int = 1, progress: Progress | None = None
+) -> pd.DataFrame:
+    """One row per case, seed and mode: "blind" with neither cell, symmetry nor axis, "case" with its settings.
+
+    seeds : added to the case's own.  A reduction that fails is a row with its message.
+    """
+    rows = []
+    for name in cases:
+        for seed in seeds:
+            case = load_case(name)
+            case = load_case(name, (f"seed={case.seed + seed}",))
+            rows += rows_of(case, workers, progress)
+    return pd.DataFrame(rows)
+
+
+def rows_of(case: Case, workers: int, progress: Progress | None) -> list[dict[str, Any]]:
+    """Simulate a case once and reduce it in both modes."""
+    rows = []
+    with TemporaryDirectory() as scratch:
+        data, envelope = Path(scratch) / "data", Path(scratch) / "truth"
+        simulate(case.experiment, case.crystal, data, envelope, workers, progress)
+        truth = read_truth(envelope)
+        for mode in ("blind", "case"):
+            began = perf_counter()
+            head = {"case": case.name, "seed": case.seed, "mode": mode}
+            try:
+                found = reduce(data, _spec(case, mode), None, workers, progress)
+            except (ValueError, RuntimeError) as error:
+                rows.append(head | {"status": "failed", "message": str(error)})
+                continue
+            seconds = perf_counter() - began
+            rows.append(head | {"status": "ok", "seconds": seconds} | figures(case, found, truth))
+    return rows
+
+
+def _spec(case: Case, mode: str) -> Any:
+    """The settings of the case with the cell that a run is told; or those with all that can be found taken away."""
+    if mode == "case":
+        return case.reduce.model_copy(update={"cell": given(case.crystal, case.start, case.seed).cell})
+    everywhere = case.reduce.axis.model_copy(update={"search_deg": 180.0})
+    return case.reduce.model_copy(update={"cell": None, "spacegroup": None, "laue": None, "axis": everywhere})
+
+
+def figures(case: Case, found: Reduction, truth: Truth) -> dict[str, Any]:
+    """All figures of one reduction; see the columns' words in `reports/check-reduction.csv`."""
+    numbers, crystal = found.statistics, case.crystal
+    tried = numbers["bravais_lattices"]
+    wanted = symbol_of(crystal.spacegroup)
+    name = next((t["symbol"] for t in tried if t["symbol"] == numbers["bravais"]), "") if tried else ""
+    zones = frame_orientations(found.virtual.zones)
+    errors = orientation_errors_deg(zones, true_frames(zones, truth))
+    matrix, mismatch = setting(found.geometry.ub, truth)
+    published = case.published_values()
+    return {
+        "bravais": name,
+        "bravais_right": name == wanted if tried else None,
+        "hand_right": mismatch < 0.03,
+        "sense_right": not numbers["rotation_reversed"],
+        **cell_errors(found.geometry, crystal, truth),
+        "axis_err_deg": axis_err_deg(found, truth),
+        "orientation_err_deg": rms(errors),
+        **distortion_errors(found.geometry, truth),
+        **intensity_errors(found, truth, matrix),
+        "r_int_pct": 100 * numbers["r_int"],
+        "redundancy": numbers["redundancy"],
+        "coverage_pct": 100 * numbers["coverage"],
+        "n_all": numbers["n_all"],
+        "n_obs": numbers["n_obs"],
+        **{f"published_{key}": published.get(key) for key in PUBLISHED if key in published},
+    }
+
+
+def write_rows(rows: pd.DataFrame, path: Path) -> None:
+    """Write the table with a line that says how it was made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = f"# nanoed study check-reduction, nanoed {version('nanoed')}\n"
+    path.write_text(
+        head + rows.to_csv(index=False, float_format="%.5g", lineterminator="\n"), encoding="utf-8"
+    )

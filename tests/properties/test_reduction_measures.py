@@ -1,0 +1,79 @@
+"""Measures of a reduction against the truth: the right lattice, its hand, errors of cell, scale and pulls."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial.transform import Rotation
+from spot_frames import true_geometry
+
+from nanoed.pipeline.reduce.axis import mean_axis
+from nanoed.pipeline.reduce.geometry import reciprocal_basis
+from nanoed.pipeline.spec import ReduceSpec
+from nanoed.sim.physics.geometry import frame_matrix
+from nanoed.studies.reduction_measures import intensity_errors, setting
+
+UB = Rotation.random(random_state=4).as_matrix() @ reciprocal_basis((9.2, 5.5, 5.1, 90, 90, 90))
+TRUTH = SimpleNamespace(ub_true=UB)
+
+
+def test_axes_by_another_name_are_the_same_lattice_and_the_other_hand_is_not() -> None:
+    turned = Rotation.from_rotvec([0.002, -0.004, 0.003]).as_matrix() @ UB
+    named = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    matrix, miss = setting(1.007 * turned @ named, TRUTH)  # type: ignore[arg-type]
+    assert np.array_equal(matrix, named)
+    assert miss < 0.02
+    primitive = np.array([[1, 1, 0], [1, -1, 0], [0, 0, -1]])
+    assert np.array_equal(setting(UB @ primitive, TRUTH)[0], primitive)  # type: ignore[arg-type]
+    mirror = np.diag([1.0, 1.0, -1.0]) @ UB
+    assert setting(mirror, TRUTH)[1] > 0.1  # type: ignore[arg-type]
+    assert setting(Rotation.from_rotvec([0.2, 0, 0]).as_matrix() @ UB, TRUTH)[1] > 0.1  # type: ignore[arg-type]
+
+
+def test_mean_axis_knows_a_slow_second_tilt_from_nothing() -> None:
+    """beta = d sin(alpha) with omega to match is an axis d off; drifts of the stage angle are none."""
+    alpha, d = np.radians(np.linspace(-50, 50, 41)), np.radians(0.3)
+    right = np.array([frame_matrix(a, 0, 0.7 + d) for a in alpha])
+    assert mean_axis(right, alpha, 0.7) == pytest.approx(0.7 + d, abs=1e-6)
+    tilted = np.array([frame_matrix(a, d * np.sin(a), 0.7) for a in alpha])
+    assert np.degrees(mean_axis(tilted, alpha, 0.7) - 0.7) == pytest.approx(0.3, abs=0.05)
+    drifted = np.array([frame_matrix(a + 0.003 * np.sin(3 * a), 0, 0.7) for a in alpha])
+    assert mean_axis(drifted, alpha, 0.7) == pytest.approx(0.7, abs=1e-4)
+
+
+def drawn(factor: float, noise: float) -> tuple[SimpleNamespace, SimpleNamespace]:
+    """Spots of three frames with scales 0.8 to 0.9, `noise` times the counting error they state."""
+    rng = np.random.default_rng(9)
+    n = 3000
+    frame, hkl = np.repeat(np.arange(3), n // 3), np.arange(n)
+    true = 10 ** rng.uniform(-1, 5, n)
+    scale = np.array([0.8, 0.85, 0.9])[frame]
+    variance = scale * true + 30.0
+    observed = scale * true + noise * np.sqrt(variance) * rng.standard_normal(n)
+    observed = np.where(true < 1500, factor, 1.0) * observed
+    sigma = np.sqrt(np.maximum(variance + observed - scale * true, 3.0))
+    table = {"frame": frame, "h": hkl, "k": 0, "l": 0}
+    spots = pd.DataFrame(table | {"I": observed, "sigma": sigma})
+    truth = SimpleNamespace(reflections=pd.DataFrame(table | {"i_true": true, "crystal": 0}))
+    spec = ReduceSpec.model_validate({"integration": {"relative_error": 0.0}})
+    found = SimpleNamespace(spots=spots, spec=spec, statistics={"gain": 1.0}, geometry=true_geometry(3))
+    return found, truth
+
+
+def test_honest_spots_have_unit_pulls_and_a_slope_of_one() -> None:
+    found, truth = drawn(1.0, 1.0)
+    figures = intensity_errors(found, truth, np.eye(3, dtype=np.int64))  # type: ignore[arg-type]
+    assert figures["scale_mean"] == pytest.approx(0.85, rel=0.005)
+    assert figures["scale_spread_pct"] == pytest.approx(5.9, abs=0.7)
+    assert figures["slope"] == pytest.approx(1.0, abs=0.02)
+    for b in range(6):
+        assert figures[f"pull_rms_{b}"] == pytest.approx(1.0, abs=0.12)
+        assert figures[f"pull_mean_{b}"] == pytest.approx(0.0, abs=0.15)
+
+
+def test_what_is_wrong_shows() -> None:
+    found, truth = drawn(0.8, 1.0)
+    assert intensity_errors(found, truth, np.eye(3, dtype=np.int64))["slope"] < 0.9  # type: ignore[arg-type]
+    found, truth = drawn(1.0, 2.0)
+    assert intensity_errors(found, truth, np.eye(3, dtype=np.int64))["pull_rms_2"] > 1.7  # type: ignore[arg-type]
