@@ -279,6 +279,8 @@ class ReduceSpec(_Part):
     composition : formula such as "TiO2"; used for the scattering factors of the .ins file alone.
     d_star_max : resolution limit, 1/Å (C2: 1.4).
     coverage_s_max : sin(theta)/lambda of the quoted coverage, 1/Å.
+    distortion : full: the parabolic, barrel and spiral terms beside the elliptic one, which only a metric constrained
+        by symmetry shows (C4).
     """
 
     cell: Cell | None = None
@@ -287,7 +289,7 @@ class ReduceSpec(_Part):
     composition: Formula = ""
     d_star_max: PositiveFloat = 1.4
     coverage_s_max: PositiveFloat = 0.7
-    distortion: Literal["none", "elliptic"] = "elliptic"
+    distortion: Literal["none", "elliptic", "full"] = "full"
     noise: NoiseSpec = NoiseSpec()
     peaks: PeakSpec = PeakSpec()
     axis: AxisSpec = AxisSpec()

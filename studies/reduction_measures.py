@@ -70,8 +70,15 @@ def axis_err_deg(found: Reduction, truth: Truth) -> float:
 
 def distortion_errors(found: Geometry, truth: Truth) -> dict[str, float]:
     """Error of every distortion at the detector's edge, in percent, beside the true amplitude."""
-    true = complex(*truth.summary["elliptic"])
-    return {"elliptic_pct": 100 * abs(true), "elliptic_err_pct": 100 * abs(found.ellipse - true)}
+    lenses, ours = truth.summary["distortion"], found.distortion
+    edge = ours.edge * found.a_per_px / float(lenses["edge"])  # the same pixels
+    pairs = {
+        "elliptic": (complex(*truth.summary["elliptic"]), ours.ellipse),
+        "parabolic": (complex(*lenses["parabolic"]) * edge, ours.parabolic),
+        "cubic": (complex(*lenses["cubic"]) * edge**2, ours.cubic),
+    }
+    errors = {f"{name}_pct": 100 * abs(true) for name, (true, _) in pairs.items()}
+    return errors | {f"{name}_err_pct": 100 * abs(found - true) for name, (true, found) in pairs.items()}
 
 
 def intensity_errors(found: Reduction, truth: Truth, matrix: NDArray[np.int64]) -> dict[str, Any]:

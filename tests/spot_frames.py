@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nanoed.pipeline.reduce.distortion import Distortion
 from nanoed.pipeline.reduce.geometry import Geometry, candidates, reciprocal_basis, to_pixels
 from nanoed.pipeline.reduce.rocking import RockingShape, rocking_profile
 from nanoed.pipeline.reduce.symmetry import laue_rotations, representative
@@ -32,7 +33,7 @@ def true_geometry(n: int = 31, step_deg: float = 2.0, size: int = 288, seed: int
         centres=centres,
         a_per_px=A_PER_PX,
         wavelength=wavelength_A(200.0),
-        ellipse=0.006 * np.exp(0.8j),
+        distortion=Distortion(0.006 * np.exp(0.8j), edge=0.5 * size),
         semi_angle=np.radians(1.0),
     )
 

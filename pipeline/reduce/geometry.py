@@ -8,9 +8,13 @@ import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
+from nanoed.pipeline.reduce.distortion import Distortion
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 
 Array = NDArray[np.float64]
+
+
+NO_DISTORTION = Distortion()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,7 +23,7 @@ class Geometry:
 
     ub : (3, 3) 1/Å, columns a*, b*, c*.  alpha, beta, omega : (n,) radians; omega contains the axis azimuth.
     centres : (n, 2) pixels.  a_per_px : 1/Å per pixel.  wavelength : Å.
-    ellipse : complex E of w' = w + E w*, w = x + iy in pixels from the centre, y up (Brazda 2022).
+    distortion : of the patterns.
     semi_angle : radians, precession semi-angle (0 without).  half_sweep : radians, half the rotation per
     frame.
     """
@@ -31,7 +35,7 @@ class Geometry:
     centres: Array
     a_per_px: float
     wavelength: float
-    ellipse: complex = 0j
+    distortion: Distortion = NO_DISTORTION
     semi_angle: float = 0.0
     half_sweep: float = 0.0
 
@@ -69,8 +73,7 @@ def reciprocal_basis(cell: tuple[float, ...] | Array) -> Array:
 
 def to_pixels(geometry: Geometry, frame: NDArray[np.int64], g_lab: Array) -> Array:
     """(m, 2) pixel positions of g_lab (m, 3) on the frames with the given indices (m,)."""
-    w = (g_lab[:, 0] + 1j * g_lab[:, 1]) / geometry.a_per_px
-    w = w + geometry.ellipse * w.conj()
+    w = geometry.distortion(np.asarray((g_lab[:, 0] + 1j * g_lab[:, 1]) / geometry.a_per_px, np.complex128))
     centre = geometry.centres[frame]
     return np.column_stack([centre[:, 0] + w.real, centre[:, 1] - w.imag])
 
@@ -79,8 +82,7 @@ def to_reciprocal(geometry: Geometry, frame: NDArray[np.int64], pixels: Array) -
     """(m, 3) lab vectors on the Ewald sphere of the untilted beam for pixel positions (m, 2)."""
     offset = pixels - geometry.centres[frame]
     w = offset[:, 0] - 1j * offset[:, 1]
-    e = geometry.ellipse
-    w = geometry.a_per_px * (w - e * w.conj()) / (1 - abs(e) ** 2)
+    w = geometry.a_per_px * geometry.distortion.undone(w)
     k = 1.0 / geometry.wavelength
     return np.column_stack([w.real, w.imag, k - np.sqrt(np.maximum(k * k - np.abs(w) ** 2, 0.0))])
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from nanoed.pipeline.reduce.axis import find_axis
 from nanoed.pipeline.reduce.bravais import Bravais, bravais_lattices, group_of, symbol_of
 from nanoed.pipeline.reduce.cellsearch import find_cell
+from nanoed.pipeline.reduce.distortion import Distortion
 from nanoed.pipeline.reduce.geometry import Geometry, to_reciprocal, to_sample
 from nanoed.pipeline.reduce.index import Indexed, index_peaks, refined
 from nanoed.pipeline.reduce.peaks import Peaks
-from nanoed.pipeline.reduce.positions import ellipse_determined, match, refine_positions
+from nanoed.pipeline.reduce.positions import match, refine_positions
 from nanoed.pipeline.reduce.symmetry import absent
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import Nominal
@@ -80,6 +81,7 @@ def find_lattice(nominal: Nominal, peaks: Peaks, centres: Array, spec: ReduceSpe
         wavelength=wavelength_A(nominal.voltage_kv),
         semi_angle=np.radians(nominal.semi_angle_deg),
         half_sweep=np.radians(nominal.rotation_deg) / 2,
+        distortion=Distortion(edge=0.5 * min(nominal.shape)),
     )
     found, senses = _sense(start, peaks, spec)
     geometry = replace(start, ub=found.indexed.ub, omega=np.full(n, found.azimuth))
@@ -102,14 +104,15 @@ def _refined(
     geometry: Geometry, peaks: Peaks, laue: str, spec: ReduceSpec, rounds: int | None = None
 ) -> tuple[Geometry, float, NDArray[np.int64]]:
     """Joint refinement on peak positions in rounds of matching; geometry, scatter, matched peaks of every frame."""
-    ellipse = spec.distortion == "elliptic" and ellipse_determined(laue)
+    ellipse = spec.distortion != "none"
     scatter, matched = np.nan, np.zeros(len(geometry), np.int64)
     steps = list(zip(spec.positions.reach_px, spec.positions.d_star_max, strict=True))
-    for reach, d_star_max in steps[:rounds]:
+    for number, (reach, d_star_max) in enumerate(steps[:rounds]):
+        higher = spec.distortion == "full" and number > 0
         found = match(geometry, peaks, min(d_star_max, spec.d_star_max), reach, spec.integration.tail)
         if len(found.frame) < spec.positions.min_peaks:
             raise InputError("the indexed lattice explains hardly any peak", field="cell", value=spec.cell)
-        geometry, scatter = refine_positions(geometry, found, laue, ellipse, spec.positions)
+        geometry, scatter = refine_positions(geometry, found, laue, ellipse, higher, spec.positions)
         matched = np.bincount(found.frame, minlength=len(geometry))
     return geometry, scatter, matched
 

@@ -77,7 +77,8 @@ def statistics_of(
     g = np.linalg.norm(unique[["h", "k", "l"]].to_numpy(float) @ geometry.ub.T, axis=1)
     limit = min(2 * spec.coverage_s_max, spec.d_star_max)
     allowed = possible(geometry.ub, 2 * spec.coverage_s_max, rotations, spec.spacegroup)
-    ellipse = geometry.ellipse
+    lenses = geometry.distortion
+    ellipse = lenses.ellipse
     forbidden = spots[absent(spots[["h", "k", "l"]].to_numpy(np.int64), spec.spacegroup)]
     return {
         "n_all": len(unique),
@@ -97,7 +98,9 @@ def statistics_of(
         "wavelength": geometry.wavelength,
         "axis_azimuth_deg": float(np.degrees(azimuth)),
         "distortion": {"ellipse": [ellipse.real, ellipse.imag], "amplitude": abs(ellipse),
-                       "azimuth_deg": float(np.degrees(np.angle(ellipse)) / 2)},
+                       "azimuth_deg": float(np.degrees(np.angle(ellipse)) / 2),
+                       "barrel": lenses.cubic.real, "spiral": lenses.cubic.imag,
+                       "parabolic": [lenses.parabolic.real, lenses.parabolic.imag], "edge_px": lenses.edge},
         "rocking_curve": {"width_1_A": shape.width, "mosaicity_deg": float(np.degrees(shape.mosaicity)),
                           "semi_angle_deg": float(np.degrees(shape.semi_angle)), "model_error":
                           oriented.model.noise},

@@ -43,12 +43,13 @@ class Peaks:
 @dataclass(frozen=True, slots=True, eq=False)
 class Cleaned:
     """A frame with its background: background (ny, nx) counts, n_background (ny, nx) pixels behind it, usable
-    (ny, nx) pixels between the spots, significance (ny, nx) of the matched filter."""
+    (ny, nx) pixels between the spots, matched (ny, nx) net counts under the matched filter, significance (ny, nx)."""
 
     frame: Array
     background: Array
     n_background: Array
     usable: NDArray[np.bool_]
+    matched: Array
     significance: Array
 
 
@@ -73,13 +74,13 @@ def clean(
         _deviance_root(filtered, background, n_background, 1.0 / (gain * power), least, significance)
         usable = valid.copy()
         clear_around(significance, spec.mask_sigma, reach, usable)
-    return Cleaned(frame, background, n_background, usable, significance)
+    return Cleaned(frame, background, n_background, usable, filtered - background, significance)
 
 
 def find_peaks(
     index: int, cleaned: Cleaned, valid: NDArray[np.bool_], sigma_px: float, spec: PeakSpec
 ) -> Peaks:
-    """Local maxima of significance `i_over_sigma` or more; centroid and net sum within 2.5 sigma."""
+    """Local maxima of significance `i_over_sigma` or more; place of the filter's maximum, net sum within 2.5 sigma."""
     reach = max(1, round(2 * sigma_px))
     rows, columns = np.nonzero((cleaned.significance >= spec.i_over_sigma) & valid)
     top = highest_around(cleaned.significance, rows, columns, reach)
@@ -95,13 +96,28 @@ def find_peaks(
     total = net.sum(axis=1)
     good = total > 0
     rows, columns, net, total = rows[good], columns[good], net[good], total[good]
-    x = columns + 0.5 + net @ dx / total
-    y = rows + 0.5 + net @ dy / total
-    near = np.hypot(x - columns - 0.5, y - rows - 0.5) < sigma_px
+    right, down = _summit(cleaned.matched, rows, columns)
+    x, y = columns + 0.5 + right, rows + 0.5 + down
+    near = np.hypot(right, down) < 1.0
     pixels = np.column_stack([x, y])[near]
     frame = np.full(len(pixels), index, dtype=np.int64)
     significance = cleaned.significance[rows, columns][near]
     return Peaks(frame, pixels, total[near], significance, sigma_px / significance)
+
+
+def _summit(matched: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Distance (n,) right and down, in pixels, of the maximum of a parabola through the logarithms at pixels (n,) and
+    their neighbours: exact for Gaussian spots, where the matched filter's maximum is the likeliest place."""
+    top = np.log(np.maximum(matched[rows, columns], 1e-12))
+
+    def shift(row: int, column: int) -> Array:
+        before, after = (
+            np.log(np.maximum(matched[rows + s * row, columns + s * column], 1e-3 * np.exp(top)))
+            for s in (-1, 1)
+        )
+        return np.asarray(0.5 * (after - before) / np.maximum(2 * top - before - after, 1e-9), np.float64)
+
+    return shift(0, 1), shift(1, 0)
 
 
 def spot_stack(frame: Array, cleaned: Cleaned, peaks: Peaks, reach: int = 6) -> Array:

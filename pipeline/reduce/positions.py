@@ -75,22 +75,23 @@ def match(geometry: Geometry, peaks: Peaks, d_star_max: float, reach_px: float, 
 
 
 def refine_positions(
-    geometry: Geometry, matched: Matched, laue: str, with_ellipse: bool, spec: PositionSpec
+    geometry: Geometry, matched: Matched, laue: str, ellipse: bool, higher: bool, spec: PositionSpec
 ) -> tuple[Geometry, float]:
     """Geometry that fits the matched peaks, and the robust rms of the residuals per axis beyond counting, pixels.
 
-    Parameters: rotation and free cell lengths and angles of UB, E, and per frame centre and omega (eliminated
+    Parameters: rotation and free cell lengths and angles of UB, the ellipse where the metric shows it, with `higher`
+    the parabolic and cubic terms of the distortion, and per frame centre and omega (eliminated
     by Schur's complement). Residuals: x, y, and S, which a precessed spot samples over ±|g| semi_angle.
     The camera length stays fixed: it and the cell's scale cannot be told apart (C3.6).
     """
     cell = constrained_cell(laue, geometry.cell)
     geometry = replace(geometry, ub=_nearest_rotation(geometry.ub, cell) @ reciprocal_basis(cell))
-    scatter = spec.first_scatter_px
+    scatter, free = spec.first_scatter_px, (higher, ellipse and ellipse_determined(laue))
     for _ in range(spec.cycles):
-        residual, shared, local = _jacobian(geometry, matched, laue, with_ellipse)
+        residual, shared, local = _jacobian(geometry, matched, laue, free)
         weight = _weights(geometry, matched, residual, scatter)
         step, local_step = _solve(geometry, matched, residual, shared, local, weight, spec)
-        geometry = _stepped(geometry, laue, with_ellipse, step, local_step)
+        geometry = _stepped(geometry, laue, free, step, local_step)
         residual = _residuals(geometry, matched)[:, :2]
         scatter = _scatter(residual, matched)
         if np.abs(local_step[:, :2]).max(initial=0.0) < 1e-3 and np.abs(step).max() < 1e-6:
@@ -148,7 +149,7 @@ def constrained_tied(laue: str, cell: Array) -> Array:
 
 
 def _jacobian(
-    geometry: Geometry, matched: Matched, laue: str, with_ellipse: bool
+    geometry: Geometry, matched: Matched, laue: str, free: tuple[bool, bool]
 ) -> tuple[Array, Array, Array]:
     """Residuals (m, 3), derivatives of the calculated by shared (m, 3, p) and frame (m, 3, 3) parameters."""
     rotations = geometry.rotations()[matched.frame]
@@ -156,17 +157,15 @@ def _jacobian(
     g = np.einsum("mij,mj->mi", rotations, hkl @ geometry.ub.T)
     moves = [np.einsum("mij,mj->mi", rotations, hkl @ d.T) for d in _ub_derivatives(geometry.ub, laue)]
     turn = np.column_stack([-g[:, 1], g[:, 0], np.zeros(len(g))])
+    place = np.asarray((g[:, 0] + 1j * g[:, 1]) / geometry.a_per_px, np.complex128)
 
     def seen(d: Array) -> Array:
-        w = (d[:, 0] + 1j * d[:, 1]) / geometry.a_per_px
-        w = w + geometry.ellipse * w.conj()
+        w = geometry.distortion.along(place, np.asarray((d[:, 0] + 1j * d[:, 1]) / geometry.a_per_px))
         return np.column_stack([w.real, -w.imag, d[:, 2] - geometry.wavelength * (g * d).sum(axis=1)])
 
     columns = [seen(d) for d in moves]
-    if with_ellipse:
-        w = (g[:, 0] - 1j * g[:, 1]) / geometry.a_per_px
-        zero = np.zeros(len(g))
-        columns += [np.column_stack([w.real, -w.imag, zero]), np.column_stack([-w.imag, -w.real, zero])]
+    for w in geometry.distortion.by_parameters(place, *free):
+        columns.append(np.column_stack([w.real, -w.imag, np.zeros(len(g))]))
     unit_x, unit_y = np.tile([1.0, 0, 0], (len(g), 1)), np.tile([0, 1.0, 0], (len(g), 1))
     local = np.stack([unit_x, unit_y, seen(turn)], axis=2)
     return _residuals(geometry, matched), np.stack([seen(turn), *columns], axis=2), local
@@ -220,12 +219,14 @@ def _solve(
     return step, np.array([inverse @ (c - b @ step) for inverse, b, c in blocks]).reshape(n, 3)
 
 
-def _stepped(geometry: Geometry, laue: str, with_ellipse: bool, step: Array, local: Array) -> Geometry:
+def _stepped(
+    geometry: Geometry, laue: str, distortion_free: tuple[bool, bool], step: Array, local: Array
+) -> Geometry:
     free = _free(laue)
     cell = constrained_cell(laue, geometry.cell)
     rotation = Rotation.from_rotvec(step[1:4]).as_matrix() @ _nearest_rotation(geometry.ub, cell)
     cell[list(free)] += step[4 : 4 + len(free)]
     ub = rotation @ reciprocal_basis(constrained_tied(laue, cell))
-    ellipse = geometry.ellipse + (complex(step[-2], step[-1]) if with_ellipse else 0)
-    return replace(geometry, ub=ub, ellipse=ellipse, centres=geometry.centres + local[:, :2],
+    distortion = geometry.distortion.moved(step[4 + len(free) :], *distortion_free)
+    return replace(geometry, ub=ub, distortion=distortion, centres=geometry.centres + local[:, :2],
                    omega=geometry.omega + step[0] + local[:, 2])  # fmt: skip

@@ -67,7 +67,9 @@ def _unit(ub: np.ndarray) -> np.ndarray:
 def test_lattice_and_distortion(result: tuple[Reduction, Path], geometry: Geometry) -> None:
     found = result[0].geometry
     np.testing.assert_allclose(found.cell, CELL, rtol=1e-3)
-    assert abs(found.ellipse - geometry.ellipse) < 0.05 * abs(geometry.ellipse)
+    ellipse = geometry.distortion.ellipse
+    assert abs(found.distortion.ellipse - ellipse) < 0.05 * abs(ellipse)
+    assert max(abs(found.distortion.parabolic), abs(found.distortion.cubic)) < 1e-3
     assert np.abs(found.centres - geometry.centres).max() < 0.15
     assert np.degrees(np.abs(np.median(found.omega) - np.median(geometry.omega))) < 0.4
 
