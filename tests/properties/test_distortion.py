@@ -56,13 +56,13 @@ def matched_peaks(geometry: Geometry, error_px: float) -> Matched:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_all_terms_are_found_beside_the_lattice(sign: int) -> None:
-    """Amplitudes within 10 % or 0.05 % at the detector's edge, from peaks 0.15 px off their places."""
+    """Amplitudes within 10 % or 0.05 % at the detector's edge, from peaks 0.06 px off their places."""
     lenses = Distortion(LENSES.ellipse, sign * LENSES.parabolic, sign * LENSES.cubic, LENSES.edge)
     true = replace(true_geometry(15), distortion=lenses)
     start = replace(true, distortion=Distortion(edge=lenses.edge))
-    peaks = matched_peaks(true, 0.15)
+    peaks = matched_peaks(true, 0.06)
     found, scatter = refine_positions(start, peaks, "mmm", True, True, PositionSpec())
-    assert scatter < 0.2
+    assert scatter < 0.08
     for name in ("ellipse", "parabolic", "cubic"):
         asked, got = getattr(lenses, name), getattr(found.distortion, name)
         assert abs(got - asked) < max(0.1 * abs(asked), 5e-4), name
