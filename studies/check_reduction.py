@@ -83,7 +83,7 @@ def figures(case: Case, found: Reduction, truth: Truth) -> dict[str, Any]:
     tried = numbers["bravais_lattices"]
     wanted = symbol_of(crystal.spacegroup)
     name = next((t["symbol"] for t in tried if t["symbol"] == numbers["bravais"]), "") if tried else ""
-    zones = frame_orientations(found.virtual.zones)
+    zones = frame_orientations(found.virtual.zones, truth, crystal)
     errors = orientation_errors_deg(zones, true_frames(zones, truth))
     matrix, mismatch = setting(found.geometry.ub, truth)
     published = case.published_values()

@@ -82,7 +82,7 @@ def statistics_of(
     """The numbers of orientation and geometry, for reduction.json, log and tables."""
     reasons = pd.Series(found.verdict)
     margin = assigned.margin if found.lattice.n_classes > 1 else np.zeros(0)
-    ellipse = geometry.ellipse
+    ellipse = geometry.distortion.ellipse
     return {
         "n_frames": len(geometry),
         "n_oriented": len(oriented),

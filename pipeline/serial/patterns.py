@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from nanoed.pipeline.reduce.geometry import Geometry, cell_of, reciprocal_basis, to_reciprocal
 from nanoed.pipeline.reduce.peaks import Peaks
-from nanoed.pipeline.reduce.positions import Matched, constrained_cell, ellipse_determined, refine_positions
+from nanoed.pipeline.reduce.positions import Matched, constrained_cell, refine_positions
 from nanoed.pipeline.reduce.series import Progress, over_frames, spread_out
 from nanoed.pipeline.serial.lattice import KnownLattice, angles_of
 from nanoed.pipeline.serial.local import log_likelihood, matched_nodes, refine_locally
@@ -210,9 +210,9 @@ def refined_geometry(
     beam = Beam(geometry.wavelength, geometry.a_per_px)
     matched = _matched(peaks, patterns, use, chosen, lattice, beam, spec)
     loose = spec.positions.model_copy(update={"omega_scatter_deg": 1e4})
-    found, scatter = refine_positions(part, matched, laue, ellipse_determined(laue), loose)
+    found, scatter = refine_positions(part, matched, laue, True, False, loose)
     basis = reciprocal_basis(constrained_cell(laue, cell_of(found.ub)))
-    return replace(geometry, ub=basis, ellipse=found.ellipse), scaled(lattice, basis), scatter
+    return replace(geometry, ub=basis, distortion=found.distortion), scaled(lattice, basis), scatter
 
 
 def _matched(
