@@ -49,6 +49,7 @@ class MethodName(StrEnum):
 class StudyName(StrEnum):
     """Shipped studies."""
 
+    check_reduction = "check-reduction"
     check_refinement = "check-refinement"
     check_serial = "check-serial"
     check_simulation = "check-simulation"
