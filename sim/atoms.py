@@ -63,6 +63,12 @@ class Strain:
     def __bool__(self) -> bool:
         return any(self.uniform_pct) or self.surface_pct != 0
 
+    @property
+    def lattice(self) -> Array:
+        """(3, 3) that carries vectors of the unstrained lattice to those of the uniformly strained one."""
+        xx, yy, zz, yz, xz, xy = 0.01 * np.asarray(self.uniform_pct)
+        return np.array([[1 + xx, xy, xz], [xy, 1 + yy, yz], [xz, yz, 1 + zz]])
+
 
 def cut_atoms(crystal: Crystal, body: Body, to_lab: Array, strain: Strain | None = None) -> Atoms:
     """Atoms of the crystal inside the particle, which is centred at the origin of both frames.
@@ -88,17 +94,16 @@ def cut_atoms(crystal: Crystal, body: Body, to_lab: Array, strain: Strain | None
 def strained(xyz: Array, body: Body, strain: Strain) -> Array:
     """Atoms (n, 3), Å in the crystal's Cartesian frame about the particle's centre, after a strain.
 
-    r -> r + ε r + (s d r / R) exp(-(R - |r|) / d), R the distance from the centre to the surface along r, ε the
-    uniform tensor, s the strain at the surface, d its depth: the radial strain is s at the surface of a large particle.
+    r -> r + ε r + s d r / (R + d) exp(-(R - |r|) / d), R the distance from the centre to the surface along r, ε the
+    uniform tensor, s the radial strain at the surface, d its depth.
     """
-    xx, yy, zz, yz, xz, xy = 0.01 * np.asarray(strain.uniform_pct)
-    out = xyz + xyz @ np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    out = xyz @ strain.lattice.T
     if strain.surface_pct == 0:
         return np.asarray(out)
     r = np.maximum(np.linalg.norm(xyz, axis=1), 1e-9)
     surface = _surface_distance(body, xyz / r[:, None])
     move = 0.01 * strain.surface_pct * strain.depth * np.exp(-(surface - r) / strain.depth)
-    return np.asarray(out + xyz / surface[:, None] * move[:, None])
+    return np.asarray(out + xyz * (move / (surface + strain.depth))[:, None])
 
 
 def _surface_distance(body: Body, direction: Array) -> Array:
@@ -165,6 +170,8 @@ def carbon_film(
 
 def together(first: Atoms, second: Atoms) -> Atoms:
     """Both."""
+    if len(second.kind) == 0:
+        return first
     species = tuple(dict.fromkeys(first.species + second.species))
     kinds = [np.array([species.index(one) for one in atoms.species])[atoms.kind] for atoms in (first, second)]
     return Atoms(

@@ -85,10 +85,6 @@ class Diffuse:
     inelastic: Array
     per_A: dict[str, float]
 
-    def kernel(self, film: float, crystal: float, ice: float = 0.0) -> Array:
-        """Transform of the deflections behind Å of carbon film, of crystal and of ice; the product of both parts."""
-        return _support(self, film, ice) * self.in_crystal(crystal)
-
     def in_crystal(self, path: float) -> Array:
         """Transform of the deflections in `path` Å of crystal."""
         return np.exp(path * self.per_A["crystal_inelastic"] * (self.inelastic - 1))

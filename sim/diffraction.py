@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from nanoed.sim import microscope
-from nanoed.sim.engines import Aim, engine_shares
+from nanoed.sim.engines import Aim, engine_shares, strain_of
 from nanoed.sim.particle import Body, mounting
 from nanoed.sim.physics import geometry, sampling
 from nanoed.sim.physics.electron import wavelength_A
@@ -108,11 +108,14 @@ def diffraction(setup: Setup, i: int, grain: Grain | None = None) -> Diffraction
     """The beams of a grain (default: the first) of frame i behind the particle, before film, optics and detector."""
     instrument, true = setup.experiment.instrument, setup.true
     grain = grain or grains(setup, i)[0]
-    ub_lab = grain.to_lab @ setup.crystal.reciprocal_basis
+    strained = np.linalg.inv(strain_of(setup.experiment.particle).lattice).T
+    ub_lab = grain.to_lab @ strained @ setup.crystal.reciprocal_basis
     thickness, weights, area = chord_distribution(grain.body, grain.to_lab.T @ np.array([0.0, 0.0, 1.0]))
     rotations, shares = orientations(setup, i, float(np.max(thickness)))
     hkl, s_g = excited(setup, ub_lab)
-    aim = Aim(grain.body, grain.to_lab, rotations, shares, thickness, weights, hkl, area, film_A(setup, i))
+    aim = Aim(
+        grain.body, grain.to_lab, ub_lab, rotations, shares, thickness, weights, hkl, area, film_A(setup, i)
+    )
     share, lost = engine_shares(setup, aim, stream(setup.experiment.seed, "atoms", i))
     share = damaged(setup, i, share, np.linalg.norm(hkl @ ub_lab.T, axis=1))
     x, y = geometry.g_to_pixel(true.distortion((hkl @ ub_lab.T)[:, :2]), true.centre_px[i], true.a_per_px)

@@ -16,6 +16,7 @@ from nanoed.sim.microscope import convergence_disc, flux_share
 from nanoed.sim.particle import Body, body_of, mounting
 from nanoed.sim.physics import bloch
 from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.errors import InputError
 from nanoed.sim.population import Population, one_particle, serial_population
 from nanoed.sim.spec import Experiment
 
@@ -89,6 +90,10 @@ def prepare(experiment: Experiment, crystal: Crystal) -> Setup:
     ny, nx = nominal.shape
     a, voltage = true.a_per_px, instrument.voltage_kv
     g_max = experiment.g_max or min(0.5 * float(np.hypot(nx, ny)) * a, G_MAX_DEFAULT)
+    if experiment.absorption != 0 and not (crystal.u_iso > 0).any():
+        raise InputError(
+            "absorption needs atoms that move", field="structure", value=crystal.name, allowed="U above 0"
+        )
     _warn(experiment, body, mount, g_max, 0.5 * float(np.hypot(nx, ny)) * a)
     potential = bloch.potential_table(
         crystal, voltage, g_max, experiment.factors, absorption=experiment.absorption

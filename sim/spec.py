@@ -50,7 +50,7 @@ class Particle(_Part):
     twin_plane_hkl: tuple[int, int, int] | None = None
     strain_pct: tuple[Strain, Strain, Strain, Strain, Strain, Strain] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     surface_strain_pct: Strain = 0.0
-    surface_depth_nm: PositiveFloat = 0.5
+    surface_depth_nm: Annotated[float, Field(gt=0, le=10)] = 0.5
 
     @property
     def strained(self) -> bool:
@@ -207,7 +207,8 @@ class Multislice(_Part):
 
     slice_A : thickness of a slice.  band_over_g_max : highest frequency of the waves over Experiment.g_max.
     margin_nm : vacuum around the particle.  spot_radius : 1/Å about a reciprocal-lattice point that counts as its spot.
-    frozen_phonons : configurations of displaced atoms that a frame's orientations share; 0 = smeared atoms.
+    frozen_phonons : configurations of displaced atoms that a frame's orientations share, at most one for each;
+        0 = smeared atoms.
     film_atoms : the support film (flaws.support_film_nm) as carbon atoms behind the particle.
     """
 

@@ -69,7 +69,9 @@ def test_ice_has_its_halo_and_keeps_the_electrons():
     peak = g[np.argmax(halo)]
     assert peak == pytest.approx(1 / 3.7, abs=0.02)
     diffuse = diffuse_scattering((128, 128), 0.05, 200.0, 0.0, crystal())
-    assert diffuse.kernel(0, 0, 100.0)[0, 0] == pytest.approx(1, abs=0.01)
+    assert diffuse.in_support(0, 100.0)[0, 0] == pytest.approx(1, abs=0.01)
+    assert diffuse.in_support(100.0)[0, 0] == pytest.approx(1, abs=0.01)
+    assert diffuse.in_crystal(100.0)[0, 0] == pytest.approx(1, abs=0.01)
     frames = [expected_image(s, 0, [diffraction(s, 0)])[0] for s in (made(), made({"ice_nm": 50.0}))]
     assert frames[1][80, 80 + 17] > frames[0][80, 80 + 17] + 1  # 0.27 1/Å is 17 pixels of 0.016
 
