@@ -83,9 +83,13 @@ def grains(setup: Setup, i: int) -> list[Grain]:
     return found
 
 
-def film_A(setup: Setup, i: int) -> float:
-    """Å of support film along the beam in frame i."""
-    return float(10 * setup.size["support_film_nm"] / np.cos(setup.true.alpha[i]))
+def layer_A(setup: Setup, i: int, flaw: str) -> float:
+    """Å of a flat layer along the beam in frame i; the stage of serial frames stands at zero tilt.
+
+    flaw : the one that names the layer's thickness, nm.
+    """
+    cosine = 1.0 if setup.population.turn is not None else np.cos(setup.true.alpha[i])
+    return float(10 * setup.size[flaw] / cosine)
 
 
 def rotation_of(setup: Setup, i: int) -> Array:
@@ -114,7 +118,16 @@ def diffraction(setup: Setup, i: int, grain: Grain | None = None) -> Diffraction
     rotations, shares = orientations(setup, i, float(np.max(thickness)))
     hkl, s_g = excited(setup, ub_lab)
     aim = Aim(
-        grain.body, grain.to_lab, ub_lab, rotations, shares, thickness, weights, hkl, area, film_A(setup, i)
+        grain.body,
+        grain.to_lab,
+        ub_lab,
+        rotations,
+        shares,
+        thickness,
+        weights,
+        hkl,
+        area,
+        layer_A(setup, i, "support_film_nm"),
     )
     share, lost = engine_shares(setup, aim, stream(setup.experiment.seed, "atoms", i))
     share = damaged(setup, i, share, np.linalg.norm(hkl @ ub_lab.T, axis=1))

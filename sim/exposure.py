@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanoed.sim import detector, microscope, render
-from nanoed.sim.diffraction import Diffraction, diffraction, film_A, grains, rotation_of
+from nanoed.sim.diffraction import Diffraction, diffraction, grains, layer_A, rotation_of
 from nanoed.sim.population import angles_of
 from nanoed.sim.setup import Setup, descan_px
 from nanoed.sim.streams import stream
@@ -60,8 +60,7 @@ def expected_image(setup: Setup, i: int, patterns: list[Diffraction]) -> tuple[A
     x, y = setup.true.centre_px[i, :1] + nx // 2, setup.true.centre_px[i, 1:] + ny // 2
     rest = np.array([incident_electrons(setup, i) - sum(_on_grain(setup, p) for p in patterns)])
     missed += render.add_spots(beside, x, y, np.maximum(rest, 0), wide, render.OVERSAMPLING)
-    tilt = np.cos(setup.true.alpha[i])
-    film, ice = film_A(setup, i), 10 * setup.size["ice_nm"] / tilt
+    film, ice = (layer_A(setup, i, flaw) for flaw in ("support_film_nm", "ice_nm"))
     thickness = patterns[0].thickness_mean if patterns else 0.0
     in_crystal, in_support = setup.diffuse.in_crystal(thickness), setup.diffuse.in_support(film, ice)
     if setup.experiment.multislice.film_atoms:
