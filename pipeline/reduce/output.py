@@ -156,6 +156,14 @@ def pets_data(result: Reduction, spec: ReduceSpec, nominal: Nominal) -> PetsData
     )
 
 
+def write_record(record: Any, folder: Path) -> None:
+    """Write `folder/reduction.json`, whole or not at all."""
+    target = folder / "reduction.json"
+    part = target.with_name(target.name + ".part")
+    part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(target)
+
+
 def plain(value: Any) -> Any:
     """The value for JSON, which has no word for NaN and infinity: null."""
     if isinstance(value, dict):
@@ -185,10 +193,7 @@ def write_reduction(
             "zones": result.virtual.zones.to_dict(orient="list"),
             "settings": spec.model_dump(mode="json"),
         })  # fmt: skip
-        target = folder / "reduction.json"
-        part = target.with_name(target.name + ".part")
-        part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(target)
+        write_record(record, folder)
     except OSError as error:
         raise InputError(f"cannot write: {error.strerror or error}", file=folder, field="out_dir",
                          value=str(folder), allowed="a writable folder with space") from error  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import pandas as pd
 from nanoed.pipeline.io.cif_pets import PetsData, write_cif_pets, zone_axes
 from nanoed.pipeline.io.hkl import write_hkl, write_ins
 from nanoed.pipeline.reduce.geometry import Geometry
-from nanoed.pipeline.reduce.output import OBSERVED, plain
+from nanoed.pipeline.reduce.output import OBSERVED, plain, write_record
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.profile import Profile
 from nanoed.pipeline.reduce.search import Detector
@@ -173,10 +172,7 @@ def write_index(out_dir: str | os.PathLike[str], result: Indexed, spec: IndexSpe
             "statistics": result.statistics | {"n_obs": n_obs, "merged_hkl_scale": scale},
             "settings": spec.model_dump(mode="json"),
         })  # fmt: skip
-        target = folder / "reduction.json"
-        part = target.with_name(target.name + ".part")
-        part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(target)
+        write_record(record, folder)
     except OSError as error:
         raise InputError(f"cannot write: {error.strerror or error}", file=folder, field="out_dir",
                          value=str(folder), allowed="a writable folder with space") from error  # fmt: skip
