@@ -12,8 +12,6 @@ from typing import Annotated, Literal
 import gemmi
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -23,16 +21,15 @@ from pydantic import (
 )
 
 from nanoed.pipeline.io.formula import parse_formula
+from nanoed.pipeline.part import Part
+from nanoed.pipeline.refine.spec import RefineSpec as RefineSpec
+from nanoed.pipeline.refine.spec import ThicknessSpec as ThicknessSpec
 from nanoed.sim.physics.errors import InputError
 
 Laue = Literal["-1", "2/m", "mmm", "4/m", "4/mmm", "-3", "-3m", "6/m", "6/mmm", "m-3", "m-3m"]
 
 
 Cell = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _formula(text: str) -> str:
@@ -54,7 +51,7 @@ def _closes(cell: Cell) -> bool:
     return 1 - x * x - y * y - z * z + 2 * x * y * z > 1e-6
 
 
-class NoiseSpec(_Part):
+class NoiseSpec(Part):
     """Noise model sigma²(counts) = gain * counts per pixel (C3.1)."""
 
     gain: PositiveFloat | None = None
@@ -65,7 +62,7 @@ class NoiseSpec(_Part):
     """Block in which counts are summed before var/mean (point spread correlates pixels; C3.1)."""
 
 
-class PeakSpec(_Part):
+class PeakSpec(Part):
     """Peak search (C3.2)."""
 
     i_over_sigma: PositiveFloat = 6.0
@@ -83,7 +80,7 @@ class PeakSpec(_Part):
     """Peaks closer to the direct beam are ignored, 1/Å (C2)."""
 
 
-class AxisSpec(_Part):
+class AxisSpec(Part):
     """Search for the azimuth of the tilt axis (C3.4)."""
 
     search_deg: Annotated[float, Field(gt=0, le=180)] = 5.0
@@ -94,7 +91,7 @@ class AxisSpec(_Part):
     """Longest difference vector used, 1/Å."""
 
 
-class IndexingSpec(_Part):
+class IndexingSpec(Part):
     """Lattice from the approximate cell and the stage angles."""
 
     grid_deg: PositiveFloat = 1.2
@@ -139,7 +136,7 @@ class IndexingSpec(_Part):
     """A Bravais lattice fits where its metric and an ellipse leave at most this times the triclinic scatter."""
 
 
-class PositionSpec(_Part):
+class PositionSpec(Part):
     """Refinement of lattice, centres, axis and distortion on peak positions (C3.6, C4)."""
 
     cycles: PositiveInt = 12
@@ -162,7 +159,7 @@ class PositionSpec(_Part):
         return self
 
 
-class OrientationSpec(_Part):
+class OrientationSpec(Part):
     """Per-frame orientation from simulated against observed intensities (C5, C6)."""
 
     refine: bool = True
@@ -205,7 +202,7 @@ class OrientationSpec(_Part):
     """Prior relative error of the precession angle (H7: 2-5 %)."""
 
 
-class IntegrationSpec(_Part):
+class IntegrationSpec(Part):
     """Per-frame spot intensities (C6)."""
 
     aperture_px: PositiveFloat | None = None
@@ -240,7 +237,7 @@ class IntegrationSpec(_Part):
     """Reflections are predicted within |S| < g * semi-angle + tail, 1/Å (C6: 85 % of 12 nm's profile)."""
 
 
-class MergeSpec(_Part):
+class MergeSpec(Part):
     """Scaling and merging (C7)."""
 
     outlier_mad: PositiveFloat = 4.0
@@ -249,7 +246,7 @@ class MergeSpec(_Part):
     """A measurement needs this part of the information of a rocking curve crossed in full: half of it."""
 
 
-class VirtualSpec(_Part):
+class VirtualSpec(Part):
     """Virtual frames of continuous rotation (A6)."""
 
     frames: PositiveInt | None = None
@@ -268,7 +265,7 @@ class VirtualSpec(_Part):
     """Part of the rocking curve inside a virtual frame that must lie on frames where the spot was measured."""
 
 
-class ReduceSpec(_Part):
+class ReduceSpec(Part):
     """From frames to intensities.
 
     cell : approximate a, b, c (Å), alpha, beta, gamma (degrees), right to about 1 %; a case leaves it to the run.
@@ -324,101 +321,7 @@ class ReduceSpec(_Part):
         return str(gemmi.find_spacegroup_by_name(self.spacegroup).laue_str())
 
 
-class ThicknessSpec(_Part):
-    """Thickness along the beam: a shape of one free size, turned with the crystal (A7)."""
-
-    model: Literal["plate", "wedge", "rod", "sphere", "cylinder", "ellipsoid"] = "plate"
-    """plate: one thickness; wedge: 0 to T; rod: a long cylinder; the others as named, `aspect` long."""
-    axis_uvw: tuple[float, float, float] = (0.0, 0.0, 1.0)
-    """Long axis of rod, cylinder and ellipsoid, a direct-lattice direction."""
-    aspect: PositiveFloat = 1.0
-    """Length over diameter of cylinder and ellipsoid, as images show it."""
-    start_A: PositiveFloat | None = None
-    """Mean thickness at the start; None: from a scan."""
-    scan_A: tuple[PositiveFloat, PositiveFloat] = (50.0, 800.0)
-    """Range of the scan over the mean thickness, in steps of `scan_ratio`."""
-    scan_ratio: Annotated[float, Field(gt=1)] = 1.25
-    """Ratio of successive thicknesses of the scan."""
-    nodes: PositiveInt = 12
-    """Gauss nodes of the thickness distribution (A7: 8-12)."""
-    angle_terms: Annotated[int, Field(ge=0, le=6)] = 0
-    """Legendre polynomials of the stage angle in the log of the size, beyond a constant; 0: a rigid body."""
-
-
-class RefineSpec(_Part):
-    """Least squares against merged or per-frame intensities.
-
-    factors : table of scattering factors.
-    adp_model : displacement parameters of all sites, or as_model: as the start model has them, site by site.
-    occupancies : fixed; sites: elements exchange on mixed sites; composition: so that the cell's composition stays.
-    d_star_max : resolution limit of the reflections, 1/Å.
-    instability : u of w = 1 / (sigma² + (2 u I)²) (A8).
-    emphasis : e of w = max(I, sigma)^e / (sigma² + (2 u I)²), frame-based; 0: weights of the errors (A8); 1: weights
-        of F on intensities, as the program diffBloch has them (s.u. are then no longer those of the errors).
-    equal_frames : every frame has the same sum of w I², so that wR² of frames is what is minimised, as that program
-        does; else frames weigh by their errors.
-    max_cycles : of Gauss-Newton; more is an error.  settled : largest shift / s.u. of a converged model.
-    Frame-based only:
-    protocol : how a frame moves the crystal.
-    rs_g_max : limit of |S| / (|g| semi-angle) at the centre of the frame (A4).
-    ds_g_min : how far, 1/Å, the frame must carry a reflection beyond the Ewald sphere (A4: 0.0015 for thick crystals;
-        None for particles, whose own width is larger).
-    still_s_max : with protocol still, reflections lie within this of the Ewald sphere, 1/Å, instead (C6: 1/D of 10 nm
-        holds 85 % of the intensity).
-    g_margin : beams reach this far beyond d_star_max, 1/Å (A4).
-    s_g_max : beams within this of the Ewald sphere, 1/Å (A4: 0.02 for particles above 10 nm).
-    s_g_taper : part of s_g_max over which beams fade out, so that intensities do not jump with the tilts; 0: not.
-    n_azimuth : samples of a frame; None: the rule of A5.
-    min_reflections : frames with fewer are left out.
-    optimise_orientations : two tilts per frame are refined.  tilt_prior_deg : their prior spread.
-    tilt_search_deg, tilt_search_step_deg : frames of a rotation are searched on a grid this far from the reduction's
-        orientation first (0: not), since the fringes of a thick crystal, 1/(g t) apart, make many minima.
-    tilt_settled_deg : a search over tilts ends below this step.  reselections : most times that the beams are
-        chosen anew at the orientations found.
-    start_frames, start_cycles : frames, evenly spread, and number of the first cycles, which bring the model near.
-    start_s_ratio : these use s_g_max times this, and beams up to d_star_max alone.
-    absorption : imaginary over real part of every potential coefficient; 0: none (A1: 0.1 is usual).
-    potential_scale : factor of the potential; 0.01 makes the frame-based refinement kinematical (B).
-    heldout_folds : the frames are left out in so many turns, and each is predicted by a structure without it, found
-        by one step from that of all frames; None: not.
-    heldout_every : every so many frames one has no say in the structure; None: all have.
-    """
-
-    factors: Literal["peng", "lobato", "kirkland"] = "peng"
-    adp_model: Literal["isotropic", "anisotropic", "as_model"] = "isotropic"
-    occupancies: Literal["fixed", "sites", "composition"] = "fixed"
-    d_star_max: PositiveFloat = 1.4
-    instability: NonNegativeFloat = 0.01
-    emphasis: Annotated[float, Field(ge=0, le=1)] = 0.0
-    equal_frames: bool = False
-    max_cycles: PositiveInt = 40
-    settled: PositiveFloat = 0.05
-    protocol: Literal["precession", "rotation", "still"] = "precession"
-    rs_g_max: PositiveFloat = 0.75
-    still_s_max: PositiveFloat = 0.01
-    ds_g_min: NonNegativeFloat | None = None
-    g_margin: NonNegativeFloat = 0.2
-    s_g_max: PositiveFloat = 0.02
-    s_g_taper: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    n_azimuth: PositiveInt | None = None
-    thickness: ThicknessSpec = ThicknessSpec()
-    min_reflections: PositiveInt = 4
-    optimise_orientations: bool = True
-    tilt_prior_deg: PositiveFloat = 0.3
-    tilt_settled_deg: PositiveFloat = 0.003
-    tilt_search_deg: NonNegativeFloat = 0.25
-    tilt_search_step_deg: PositiveFloat = 0.05
-    reselections: PositiveInt = 4
-    start_frames: PositiveInt = 24
-    start_cycles: PositiveInt = 8
-    start_s_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
-    absorption: NonNegativeFloat = 0.0
-    potential_scale: PositiveFloat = 1.0
-    heldout_folds: Annotated[int, Field(ge=2)] | None = 10
-    heldout_every: Annotated[int, Field(ge=2)] | None = None
-
-
-class FlippingSpec(_Part):
+class FlippingSpec(Part):
     """Charge flipping (E1)."""
 
     cycles: PositiveInt = 300
@@ -436,7 +339,7 @@ class FlippingSpec(_Part):
     """Voxels along an axis over the fewest that hold all reflections (E1: 1)."""
 
 
-class SymmetrySpec(_Part):
+class SymmetrySpec(Part):
     """Symmetry of the density (E1)."""
 
     centring_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01
@@ -452,7 +355,7 @@ class SymmetrySpec(_Part):
     """The structure of highest symmetry among those with R(all) within this of the lowest is the solution."""
 
 
-class AtomSpec(_Part):
+class AtomSpec(Part):
     """From density to atoms (E1)."""
 
     spacing_A: PositiveFloat = 0.15
@@ -475,7 +378,7 @@ class AtomSpec(_Part):
     """A further round must lower R(all) by this."""
 
 
-class SolveSpec(_Part):
+class SolveSpec(Part):
     """From merged intensities to a structure.
 
     composition : formula such as "TiO2"; hydrogen is not looked for.

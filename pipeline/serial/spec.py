@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -14,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from nanoed.pipeline.part import Part
 from nanoed.pipeline.spec import (
     Cell,
     Formula,
@@ -30,11 +29,7 @@ from nanoed.sim.physics.errors import InputError
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class TemplateSpec(_Part):
+class TemplateSpec(Part):
     """Search over all orientations (D1)."""
 
     step_deg: PositiveFloat = 2.0
@@ -63,7 +58,7 @@ class TemplateSpec(_Part):
     """Frames from which the scale is found."""
 
 
-class LocalSpec(_Part):
+class LocalSpec(Part):
     """Refinement of one orientation on the positions and excitation errors of its peaks (D1)."""
 
     d_star_max: PositiveFloat = 1.2
@@ -90,7 +85,7 @@ class LocalSpec(_Part):
         return self
 
 
-class AcceptSpec(_Part):
+class AcceptSpec(Part):
     """Which frames count as oriented."""
 
     min_peaks: PositiveInt = 10
@@ -111,7 +106,7 @@ class AcceptSpec(_Part):
     """Smallest probability of the orientation given its rivals and the frames before and after."""
 
 
-class RunSpec(_Part):
+class RunSpec(Part):
     """Linking of successive frames of one particle (H7: particles turn by 0.1-0.5° between frames)."""
 
     link_deg: PositiveFloat = 1.5
@@ -124,7 +119,7 @@ class RunSpec(_Part):
     """A run goes on over this many frames less one that could not be oriented."""
 
 
-class PartialitySpec(_Part):
+class PartialitySpec(Part):
     """Intensities, tilts and scales together (D3, D4, C5)."""
 
     diameter_A: PositiveFloat = 100.0
@@ -155,7 +150,7 @@ class PartialitySpec(_Part):
     """Relative error of a kinematical intensity on a still frame, in the weights (B: R of 6 % on F for 10 nm)."""
 
 
-class AmbiguitySpec(_Part):
+class AmbiguitySpec(Part):
     """Indexing that the lattice allows and the Laue class does not (D2)."""
 
     starts: PositiveInt = 8
@@ -166,7 +161,7 @@ class AmbiguitySpec(_Part):
     """Of the starts."""
 
 
-class IndexSpec(_Part):
+class IndexSpec(Part):
     """From still frames of many particles to intensities.
 
     cell, laue, spacegroup, composition, d_star_max, coverage_s_max and the sub-tables that both have: as for `reduce`.
