@@ -10,6 +10,7 @@ import pytest
 
 from nanoed.studies import cli
 from nanoed.studies.case import structure_file
+from nanoed.studies.commands import run as commands_of_a_run
 
 COMMANDS = (
     "list",
@@ -208,7 +209,7 @@ def test_internal_error_is_one_line_and_a_saved_traceback(capsys, monkeypatch):
     def broken(*args):
         raise ZeroDivisionError("one\ntwo")
 
-    monkeypatch.setattr(cli, "_case", broken)
+    monkeypatch.setattr(commands_of_a_run, "chosen_case", broken)
     assert cli.status(["show", MAIN]) == 3
     line = capsys.readouterr().err.strip()
     assert "\n" not in line
@@ -221,7 +222,7 @@ def test_interrupt(capsys, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_case", interrupted)
+    monkeypatch.setattr(commands_of_a_run, "chosen_case", interrupted)
     assert cli.status(["show", MAIN]) == 130
     assert capsys.readouterr().err == "nanoed: interrupted\n"
 

@@ -1,0 +1,98 @@
+"""Commands of files: other programs' frames and structures, and the page of a run."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nanoed.studies.commands.options import (
+    Config,
+    Force,
+    Json,
+    Out,
+    Overrides,
+    spec_of,
+)
+
+
+class FormatName(StrEnum):
+    """Formats of other programs."""
+
+    smv = "smv"
+    tiff_pets = "tiff-pets"
+    xds = "xds"
+
+
+def compare(
+    refined: Annotated[Path, typer.Argument(metavar="REFINED.cif")],
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE.cif")],
+    as_json: Json = False,
+) -> None:
+    """Compare two structures by the measures of COMPSTRU, after matching origin and setting.
+
+    Example: nanoed compare refined.cif reference.cif
+    """
+    from nanoed.sim.physics.crystal import read_cif
+    from nanoed.studies.compare import compare as make
+    from nanoed.studies.compare import format_comparison
+    from nanoed.studies.console import print_json
+
+    comparison = make(read_cif(refined), read_cif(reference))
+    if as_json:
+        print_json(comparison.to_dict())
+    else:
+        print(format_comparison(comparison))
+
+
+def export(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with frames.h5.")],
+    out: Out,
+    form: Annotated[FormatName, typer.Option("--format", help="What to write.")] = FormatName.smv,
+    force: Force = False,
+) -> None:
+    """Write frames for other programs: SMV, SMV with XDS.INP, or TIFF with a .pts file.
+
+    Example: nanoed export frames --format xds --out smv
+    """
+    from nanoed.pipeline.io.export import export as make
+    from nanoed.studies.console import shown_progress
+    from nanoed.studies.folder import placed
+
+    with shown_progress() as progress, placed(out, force) as work:
+        make(data, form.value, work, progress)
+
+
+def import_(
+    frames: Annotated[
+        Path,
+        typer.Argument(metavar="FRAMES", help="A .pts, .h5, .nxs, .mrc or .img file, or a folder of them."),
+    ],
+    out: Out,
+    config: Config = None,
+    overrides: Overrides = None,
+    force: Force = False,
+) -> None:
+    """Make a data set of your own frames; what their format lacks is asked for.
+
+    Example: nanoed import series.mrc --set voltage_kv=200 --set a_per_px=0.006 --out frames
+    """
+    from nanoed.pipeline.io.foreign import ImportSpec, import_frames
+    from nanoed.studies.console import shown_progress
+    from nanoed.studies.folder import placed
+
+    spec = spec_of(ImportSpec, config, overrides)
+    with shown_progress() as progress, placed(out, force) as work:
+        import_frames(frames, work, spec, progress)
+
+
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
+    """Write report.html of a run again, from the files in its folder alone.
+
+    Example: nanoed report brookite
+    """
+    from nanoed.studies.folder import refusals
+    from nanoed.studies.report import report as make
+
+    with refusals(folder):
+        print(make(folder))
