@@ -62,6 +62,28 @@ class NoiseSpec(Part):
     """Block in which counts are summed before var/mean (point spread correlates pixels; C3.1)."""
 
 
+class MaskSpec(Part):
+    """Pixels that do not count, beside those of the data set's own mask."""
+
+    find: bool = True
+    """False: the data set's own mask alone."""
+    frames: PositiveInt = 60
+    """Frames of the series whose sum is looked at."""
+    significance: PositiveFloat = 6.0
+    """Standard deviations by which a pixel is dead or hot: by chance one pixel in 10⁹."""
+    dead_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """A dead pixel counts less than this part of what six of its eight neighbours count."""
+    sharpness: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The neighbours of a hot pixel have on average less than this part of its excess (those of a Gaussian spot of
+    0.7 pixels: 0.25; charge shared 1.8-fold: 0.1)."""
+    alike: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Rows that repeat their neighbour have less than this times the usual variance of the difference."""
+    least_counts: PositiveFloat = 200.0
+    """Counts in two rows that say something of it."""
+    odd_ratio: Annotated[float, Field(gt=1)] = 1.4
+    """A row or column that counts this many times more or less than those around it is a border of chips."""
+
+
 class PeakSpec(Part):
     """Peak search (C3.2)."""
 
@@ -287,6 +309,7 @@ class ReduceSpec(Part):
     d_star_max: PositiveFloat = 1.4
     coverage_s_max: PositiveFloat = 0.7
     distortion: Literal["none", "elliptic", "full"] = "full"
+    mask: MaskSpec = MaskSpec()
     noise: NoiseSpec = NoiseSpec()
     peaks: PeakSpec = PeakSpec()
     axis: AxisSpec = AxisSpec()

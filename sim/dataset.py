@@ -60,7 +60,7 @@ class Nominal:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
-    """An open data set: `nominal`, `frame(i)`, `len()`, iteration in frame order; a context manager."""
+    """An open data set: `nominal`, `frame(i)`, `pixel_mask()`, `len()`, iteration in frame order; a context manager."""
 
     nominal: Nominal
     path: Path
@@ -77,6 +77,31 @@ class DataSet:
             raise InputError(
                 "the frame cannot be read", file=self.path, field="frame", value=i, allowed="a complete file"
             ) from error
+
+    def pixel_mask(self) -> NDArray[np.bool_]:
+        """(ny, nx) True for pixels that the file's own NXmx mask marks for any reason; all False without one.
+
+        Raises InputError where its size is not that of the frames or it cannot be read.
+        """
+        name = "entry/instrument/detector/pixel_mask"
+        if name not in self._file:
+            return np.zeros(self.nominal.shape, bool)
+        try:
+            mask = np.asarray(self._file[name][()])
+        except (OSError, RuntimeError, TypeError) as error:
+            raise InputError(
+                "the mask cannot be read", file=self.path, field=name, allowed="a complete file"
+            ) from error
+        mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
+        if mask.shape != self.nominal.shape or mask.dtype.kind not in "iub":
+            raise InputError(
+                "not a mask of these frames",
+                file=self.path,
+                field=name,
+                value=f"{mask.shape} {mask.dtype}",
+                allowed=f"whole numbers of shape {self.nominal.shape}",
+            )
+        return mask != 0
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return (self.frame(i) for i in range(len(self)))
@@ -223,12 +248,20 @@ def write_dataset(
     nominal: Nominal,
     frames: Iterable[NDArray[Any]],
     progress: Callable[[str, int, int], None] | None = None,
+    pixel_mask: NDArray[np.bool_] | None = None,
 ) -> Path:
     """Write folder/frames.h5, complete or not at all; frames are consumed one at a time.
 
-    frames : n_frames arrays (ny, nx) of one dtype.  Raises InputError when the folder cannot be written, is
-    full, or the frames do not match `nominal`.
+    frames : n_frames arrays (ny, nx) of one dtype.  pixel_mask : (ny, nx) True for pixels that do not count.
+    Raises InputError when the folder cannot be written, is full, or the frames do not match `nominal`.
     """
+    if pixel_mask is not None and pixel_mask.shape != nominal.shape:
+        raise InputError(
+            "not a mask of these frames",
+            field="pixel_mask",
+            value=pixel_mask.shape,
+            allowed=str(nominal.shape),
+        )
     target = Path(folder) / FILE_NAME
     with _beside(target) as partial, h5py.File(partial, "w", libver=("earliest", "v110")) as file:
         data = None
@@ -236,6 +269,8 @@ def write_dataset(
         for i, frame in enumerate(frames):
             if data is None:
                 data = _lay_out(file, nominal, frame.dtype)
+                if pixel_mask is not None:
+                    file["entry/instrument/detector/pixel_mask"] = pixel_mask.astype(np.uint32)
             if frame.shape != nominal.shape or frame.dtype != data.dtype or i >= nominal.n_frames:
                 raise InputError(
                     "a frame does not fit the data set",

@@ -50,11 +50,13 @@ class ImportSpec(BaseModel):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """What files hold: metadata by names of Nominal, the number of frames, and a way to go through them."""
+    """What files hold: metadata by names of Nominal, the number of frames, a way to go through them, and a mask (ny,
+    nx), True for pixels that do not count, where they have one."""
 
     metadata: dict[str, Any]
     n_frames: int
     images: Callable[[], Iterator[Image]]
+    mask: NDArray[np.bool_] | None = None
 
 
 def import_frames(
@@ -70,7 +72,8 @@ def import_frames(
     nominal = complete(found, spec, (int(first.shape[0]), int(first.shape[1])), source)
     whole = first.dtype.kind in "iu"
     dtype = np.dtype(np.int32 if whole else np.float32)
-    return write_dataset(out, nominal, (image.astype(dtype) for image in found.images()), progress)
+    images = (image.astype(dtype) for image in found.images())
+    return write_dataset(out, nominal, images, progress, found.mask)
 
 
 def find_frames(source: Path) -> Found:
@@ -160,13 +163,14 @@ def _nxmx(path: Path) -> Found:
 
 def _ours(path: Path) -> Found:
     with open_dataset(path) as data:
-        nominal = data.nominal
+        nominal, mask = data.nominal, data.pixel_mask()
 
     def images() -> Iterator[Image]:
         with open_dataset(path) as series:
             yield from series
 
-    return Found({f.name: getattr(nominal, f.name) for f in fields(Nominal)}, nominal.n_frames, images)
+    said = {f.name: getattr(nominal, f.name) for f in fields(Nominal)}
+    return Found(said, nominal.n_frames, images, mask if mask.any() else None)
 
 
 def _foreign_nxmx(file: h5py.File, path: Path) -> Found:
@@ -196,4 +200,5 @@ def _foreign_nxmx(file: h5py.File, path: Path) -> Found:
             for key in keys:
                 yield from (frame for frame in again["entry/data"][key])
 
-    return Found(metadata, count, images)
+    mask = np.squeeze(detector["pixel_mask"][()]) != 0 if "pixel_mask" in detector else None
+    return Found(metadata, count, images, mask)

@@ -106,6 +106,7 @@ def statistics_of(
                           oriented.model.noise},
         "smoothing": {name: {"drift_deg": s.drift_deg, "length_deg": s.length_deg, "jitter_deg": s.jitter_deg}
                       for name, s in zip(("alpha", "beta"), oriented.smoothing, strict=True)},
+        "bad_pixels": detector.pixels.reasons,
         "gain": detector.gain,
         "spot_sigma_px": detector.spot_sigma,
         "spot_core_px": profile.core,

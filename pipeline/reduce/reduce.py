@@ -77,7 +77,7 @@ def reduce(
 def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progress | None) -> Reduction:
     tell = progress or (lambda stage, done, total: None)
     tell("noise", 0, 1)
-    detector = detector_of(dataset, spec)
+    detector = detector_of(dataset, spec, workers, progress)
     peaks, centres = search(dataset, detector, spec, workers, progress)
     tell("lattice", 0, 1)
     lattice = find_lattice(dataset.nominal, peaks, centres, spec)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nanoed.pipeline.reduce.badpixels import BadPixels, filled, find_bad_pixels
 from nanoed.pipeline.reduce.centre import direct_beam, friedel_centre
 from nanoed.pipeline.reduce.noise import block_moments, estimate_gain
 from nanoed.pipeline.reduce.peaks import Cleaned, Peaks, clean, find_peaks, join, spot_sigma, spot_stack
@@ -18,21 +19,26 @@ from nanoed.sim.physics.errors import InputError
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Detector:
-    """What the frames say of the detector: gain = var/mean of counts, Gaussian sigma of spots in pixels."""
+    """What the frames say of the detector: gain = var/mean of counts, Gaussian sigma of spots in pixels, pixels that do
+    not count."""
 
     gain: float
     spot_sigma: float
+    pixels: BadPixels
 
 
-def detector_of(dataset: DataSet, spec: ReduceSpec) -> Detector:
-    """Gain and spot width from a sample of frames; values given in the spec are kept."""
+def detector_of(
+    dataset: DataSet, spec: ReduceSpec, workers: int = 1, progress: Progress | None = None
+) -> Detector:
+    """Bad pixels, gain and spot width from a sample of frames; values given in the spec are kept."""
     sigma, gain = spec.peaks.spot_sigma_px or 1.2, spec.noise.gain or 1.0
+    pixels = find_bad_pixels(dataset, spec.mask, workers, progress)
     for _ in range(2):
         stacked, moments = np.zeros((1, 1)), []
         for i in spread_out(len(dataset), spec.noise.sample_frames):
-            frame, cleaned, _, peaks = _looked_at(dataset, i, Detector(gain, sigma), spec)
+            frame, cleaned, _, peaks = _looked_at(dataset, i, Detector(gain, sigma, pixels), spec)
             moments.append(block_moments(cleaned, spec.noise.block_px))
             stacked = stacked + spot_stack(frame, cleaned, peaks)
         if spec.noise.gain is None:
@@ -40,7 +46,7 @@ def detector_of(dataset: DataSet, spec: ReduceSpec) -> Detector:
             gain = estimate_gain(expected, squares)
         if spec.peaks.spot_sigma_px is None and stacked.any():
             sigma = spot_sigma(stacked)
-    return Detector(gain, sigma)
+    return Detector(gain, sigma, pixels)
 
 
 def search(
@@ -67,9 +73,11 @@ def _looked_at(
 ) -> tuple[Array, Cleaned, Array, Peaks]:
     """Frame i with its background, direct-beam centre and peaks."""
     nominal = dataset.nominal
-    frame = read_frame(dataset, i)
+    bad = detector.pixels.bad
+    frame = filled(read_frame(dataset, i), bad)
     radius = spec.peaks.d_star_min / nominal.a_per_px
     centre = direct_beam(frame, 2 * detector.spot_sigma, radius)
-    valid = valid_pixels(frame, centre, radius, nominal.saturation)
+    valid = valid_pixels(frame, centre, radius, nominal.saturation, bad)
     cleaned = clean(frame, valid, centre, detector.spot_sigma, detector.gain, spec.peaks)
-    return frame, cleaned, centre, find_peaks(i, cleaned, valid, detector.spot_sigma, spec.peaks)
+    whole = valid & ~detector.pixels.beside
+    return frame, cleaned, centre, find_peaks(i, cleaned, whole, detector.spot_sigma, spec.peaks)

@@ -60,8 +60,10 @@ def read_frame(dataset: DataSet, i: int) -> Array:
     return dataset.frame(i).astype(np.float64)
 
 
-def valid_pixels(frame: Array, centre: Array, radius_px: float, saturation: float) -> NDArray[np.bool_]:
-    """(ny, nx) False within radius_px of the direct beam, on saturated and on impossible pixels."""
+def valid_pixels(
+    frame: Array, centre: Array, radius_px: float, saturation: float, bad: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """(ny, nx) False within radius_px of the direct beam, on saturated, on impossible and on `bad` pixels."""
     y, x = np.ogrid[: frame.shape[0], : frame.shape[1]]
     outside = (x + 0.5 - centre[0]) ** 2 + (y + 0.5 - centre[1]) ** 2 > radius_px**2
-    return outside & (frame < saturation) & (frame >= 0)
+    return outside & (frame < saturation) & (frame >= 0) & ~bad

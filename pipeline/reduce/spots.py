@@ -127,7 +127,7 @@ def _one(
     frame = read_frame(dataset, i)
     centre = geometry.centres[i]
     radius = spec.peaks.d_star_min / geometry.a_per_px
-    valid = valid_pixels(frame, centre, radius, dataset.nominal.saturation)
+    valid = valid_pixels(frame, centre, radius, dataset.nominal.saturation, detector.pixels.bad)
     expected = predict(geometry, i, nodes, spec.integration.tail, margin)
     zone = profile.zone(expected.g)
     found = integrate_frame(

@@ -144,7 +144,7 @@ def _indexed(
 ) -> Indexed:
     tell = progress or (lambda stage, done, total: None)
     tell("noise", 0, 1)
-    detector = detector_of(dataset, spec.reduction)
+    detector = detector_of(dataset, spec.reduction, workers, progress)
     peaks, centres = search(dataset, detector, spec.reduction, workers, progress)
     found = find_orientations(dataset.nominal, peaks, centres, spec, workers, progress)
     tell("ambiguity", 0, 1)
