@@ -87,8 +87,8 @@ def dead_pixels(total: Array, gain: float, spec: MaskSpec) -> Mask:
 
 
 def shadow(total: Array, centre: Array, gain: float, spec: MaskSpec) -> Mask:
-    """(ny, nx) True where a pixel counts nothing and others as far from the centre (x, y) surely do: gaps without pixels,
-    a beam stop, the rim of a round screen."""
+    """(ny, nx) True where a pixel counts nothing and others as far from the centre (x, y) surely do: gaps without
+    pixels, a beam stop, the rim of a round screen."""
     y, x = np.mgrid[: total.shape[0], : total.shape[1]] + 0.5
     ring = (np.hypot(x - centre[0], y - centre[1]) / 4).astype(np.int64)
     order = np.lexsort((total.ravel(), ring.ravel()))
