@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.hdf5 import damage, open_contained, stored, table
 
 Array = NDArray[np.float64]
 
@@ -26,6 +27,20 @@ LARGEST_FRAME_PX = 2**26
 LARGEST_COUNT = 10**6
 TO_NEXUS = np.array([-1.0, 1.0, -1.0])  # our lab axes to those of NeXus (McStas)
 SENSOR_THICKNESS_M = 300e-6
+PROTOCOLS = ("precession", "continuous_rotation", "serial")
+LIMITS = {  # what no microscope exceeds; beyond it a file is damaged or in other units
+    "voltage_kv": (1.0, 1e4),
+    "a_per_px": (1e-7, 10.0),
+    "pixel_size_um": (1e-3, 1e5),
+    "exposure_s": (1e-12, 1e6),
+    "gain": (1e-9, 1e9),
+    "centre_px": (-1e6, 1e6),
+    "alpha_deg": (-1e4, 1e4),
+    "axis_azimuth_deg": (-1e4, 1e4),
+    "semi_angle_deg": (0.0, 90.0),
+    "rotation_deg": (-360.0, 360.0),
+    "saturation": (1, 2**62),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +51,7 @@ class Nominal:
     exposure_s : per frame.  alpha_deg : (n,) stage angle in the middle of each frame.
     axis_azimuth_deg : tilt axis from x towards y.  protocol : "precession", "continuous_rotation", "serial".
     semi_angle_deg : precession.  rotation_deg : stage rotation during a frame.  gain : counts per electron.
-    saturation : largest count.
+    saturation : largest count.  Raises InputError beyond LIMITS.
     """
 
     voltage_kv: float
@@ -52,6 +67,15 @@ class Nominal:
     rotation_deg: float
     gain: float
     saturation: int
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in LIMITS.items():
+            value = np.asarray(getattr(self, name))
+            if not (value.dtype.kind in "iuf" and ((value >= low) & (value <= high)).all()):
+                shown = value.item() if value.ndim == 0 else f"{value.ravel()[:3]}"
+                raise InputError("not allowed", field=name, value=shown, allowed=f"{low:g} to {high:g}")
+        if self.protocol not in PROTOCOLS:
+            raise InputError("not allowed", field="protocol", value=self.protocol, allowed=", ".join(PROTOCOLS))
 
     @property
     def n_frames(self) -> int:
@@ -70,13 +94,12 @@ class DataSet:
         return self.nominal.n_frames
 
     def frame(self, i: int) -> NDArray[Any]:
-        """Counts of frame i, (ny, nx); raises InputError when they cannot be read."""
-        try:
-            return self._file["entry/data/data"][i]
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                "the frame cannot be read", file=self.path, field="frame", value=i, allowed="a complete file"
-            ) from error
+        """Counts of frame i, (ny, nx); raises InputError when they cannot be read or are not finite."""
+        with damage(self.path, f"frame {i} cannot be read", "a complete file"):
+            image = self._file["entry/data/data"][i]
+            if image.dtype.kind == "f" and not np.isfinite(image).all():
+                raise InputError("counts must be finite", file=self.path, field="frame", value=i)
+            return np.asarray(image)
 
     def pixel_mask(self) -> NDArray[np.bool_]:
         """(ny, nx) True for pixels that the file's own NXmx mask marks for any reason; all False without one.
@@ -84,14 +107,10 @@ class DataSet:
         Raises InputError where its size is not that of the frames or it cannot be read.
         """
         name = "entry/instrument/detector/pixel_mask"
-        if name not in self._file:
-            return np.zeros(self.nominal.shape, bool)
-        try:
-            mask = np.asarray(self._file[name][()])
-        except (OSError, RuntimeError, TypeError) as error:
-            raise InputError(
-                "the mask cannot be read", file=self.path, field=name, allowed="a complete file"
-            ) from error
+        with damage(self.path, "the mask cannot be read", "a complete file"):
+            if name not in self._file:
+                return np.zeros(self.nominal.shape, bool)
+            mask = table(self._file, name, LARGEST_FRAME_PX)
         mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
         if mask.shape != self.nominal.shape or mask.dtype.kind not in "iub":
             raise InputError(
@@ -128,59 +147,13 @@ def open_dataset(folder: str | os.PathLike[str]) -> DataSet:
         raise InputError(
             "no data set here", file=path, field="folder", value=folder, allowed=f"a folder with {FILE_NAME}"
         )
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(
-            "not a complete HDF5 file",
-            file=path,
-            field="file",
-            value=str(error)[:80],
-            allowed="a complete data set written by nanoed",
-        ) from error
-    try:
-        _check_contained(file, path)
-        return DataSet(_read_nominal(file, path), path, file)
-    except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
-        file.close()
-        if isinstance(error, InputError):
+    with damage(path, "not a complete data set", "a complete data set written by nanoed"):
+        file = open_contained(path)
+        try:
+            return DataSet(_read_nominal(file, path), path, file)
+        except BaseException:
+            file.close()
             raise
-        raise InputError(
-            "not a nanoed data set",
-            file=path,
-            field="contents",
-            value=str(error)[:80],
-            allowed="a complete data set written by nanoed",
-        ) from error
-
-
-def _check_contained(file: h5py.File, path: Path) -> None:
-    """Refuse links to other files and pixels stored anywhere but in ordinary chunks of this file."""
-
-    outside: list[tuple[str, str]] = []
-
-    def note(name: str, link: Any) -> None:
-        if isinstance(link, h5py.ExternalLink):
-            outside.append((name, link.filename))
-
-    file.visititems_links(note)
-    for name, target in outside:
-        raise InputError(
-            "links to other files are refused",
-            file=path,
-            field=name,
-            value=target,
-            allowed="data in the file",
-        )
-    pixels = file["entry/data/data"]
-    if not isinstance(pixels, h5py.Dataset) or pixels.is_virtual or pixels.external:
-        raise InputError(
-            "the frames are not inside the file",
-            file=path,
-            field="/entry/data/data",
-            value="virtual or external",
-            allowed="a chunked dataset",
-        )
 
 
 def _read_nominal(file: h5py.File, path: Path) -> Nominal:
@@ -197,7 +170,7 @@ def _read_nominal(file: h5py.File, path: Path) -> Nominal:
     if (
         pixels.ndim != 3
         or not 0 < len(pixels) <= LARGEST_COUNT
-        or not 0 < np.prod(pixels.shape[1:]) <= LARGEST_FRAME_PX
+        or not 0 < pixels.shape[1] * pixels.shape[2] <= LARGEST_FRAME_PX
     ):
         raise InputError(
             "impossible size",
@@ -206,12 +179,14 @@ def _read_nominal(file: h5py.File, path: Path) -> Nominal:
             value=pixels.shape,
             allowed=f"frames of at most {LARGEST_FRAME_PX} pixels, at most {LARGEST_COUNT} of them",
         )
-    if pixels.dtype.kind not in "iuf" or log["alpha_deg"].shape != pixels.shape[:1]:
+    stored(pixels, "/entry/data/data")
+    alpha = table(log, "alpha_deg")
+    if alpha.shape != pixels.shape[:1]:
         raise InputError(
-            "sizes or types disagree",
+            "sizes disagree",
             file=path,
             field="alpha_deg",
-            value=log["alpha_deg"].shape,
+            value=alpha.shape,
             allowed=f"{pixels.shape[:1]} numbers",
         )
     number = {
@@ -227,16 +202,11 @@ def _read_nominal(file: h5py.File, path: Path) -> Nominal:
             "gain",
         )
     }
-    for name in ("voltage_kv", "a_per_px", "pixel_size_um", "exposure_s", "gain"):
-        if not 0 < number[name] < np.inf:
-            raise InputError(
-                "not a positive number", file=path, field=name, value=number[name], allowed="above 0"
-            )
     x, y = (float(v) for v in log.attrs["centre_px"])
     return Nominal(
         shape=pixels.shape[1:],
         centre_px=(x, y),
-        alpha_deg=log["alpha_deg"][()].astype(float),
+        alpha_deg=alpha.astype(float),
         protocol=str(log.attrs["protocol"]),
         saturation=int(log.attrs["saturation"]),
         **number,

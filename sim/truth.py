@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.hdf5 import damage, open_contained, table
 
 Array = NDArray[np.float64]
 
 SCHEMA_VERSION = (1, 1)
+LARGEST_TABLE = 10**8  # reflections of all frames
 REFLECTION_COLUMNS = {
     "frame": np.int32,
     "crystal": np.int32,
@@ -117,8 +119,8 @@ def _write_tables(path: Path, truth: Truth) -> None:
 def read_truth(folder: str | os.PathLike[str]) -> Truth:
     """Read what write_truth wrote; raises InputError when it is missing, damaged or from a newer version."""
     path = Path(folder)
-    try:
-        summary = json.loads((path / "truth.json").read_text())
+    with damage(path, "not a truth folder", "truth.json and truth.h5 written by nanoed"):
+        summary = json.loads((path / "truth.json").read_text(encoding="utf-8"), parse_constant=_not_a_number)
         if summary["schema_version"][0] > SCHEMA_VERSION[0]:
             raise InputError(
                 "written by a newer version",
@@ -127,17 +129,23 @@ def read_truth(folder: str | os.PathLike[str]) -> Truth:
                 value=summary["schema_version"],
                 allowed=f"up to {SCHEMA_VERSION[0]}.x",
             )
-        with h5py.File(path / "truth.h5", "r") as file:
-            frames = pd.DataFrame({name: file[f"frames/{name}"][()] for name in FRAME_COLUMNS})
-            reflections = pd.DataFrame({name: file[f"reflections/{name}"][()] for name in REFLECTION_COLUMNS})
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            "not a truth folder",
-            file=path,
-            field="contents",
-            value=str(error)[:80],
-            allowed="truth.json and truth.h5 written by nanoed",
-        ) from error
+        with open_contained(path / "truth.h5") as file:
+            frames = _columns(file, "frames", dict.fromkeys(FRAME_COLUMNS, np.float64))
+            reflections = _columns(file, "reflections", REFLECTION_COLUMNS)
     return Truth(summary, frames, reflections)
+
+
+def _not_a_number(word: str) -> float:
+    raise ValueError(f"{word} is not a number")
+
+
+def _columns(file: h5py.File, group: str, kinds: Mapping[str, Any]) -> pd.DataFrame:
+    """A group's columns, all of one length, as a table."""
+    columns = {name: table(file, f"{group}/{name}", LARGEST_TABLE) for name in kinds}
+    sizes = {values.shape for values in columns.values()}
+    if len(sizes) != 1 or len(next(iter(sizes))) != 1:
+        raise InputError("columns of unequal length", field=group, value=sorted(sizes)[:2])
+    for name, kind in kinds.items():
+        if columns[name].dtype != kind:
+            raise InputError("wrong type of numbers", field=f"{group}/{name}", value=str(columns[name].dtype))
+    return pd.DataFrame(columns)

@@ -23,7 +23,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError("no such file", file=path) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"unreadable ({error})", file=path) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"not TOML ({error})", file=path) from error
 
 
@@ -87,7 +87,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

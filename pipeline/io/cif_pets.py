@@ -24,6 +24,7 @@ REFLECTION_COLUMNS = ["h", "k", "l", "I", "sigma", "zone"]
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _ZONE_TAGS = ("id", "u", "v", "w", "precession_angle", "alpha", "beta", "omega", "scale")
 _REFLN_TAGS = ("index_h", "index_k", "index_l", "intensity_meas", "intensity_sigma", "zone_axis_id")
+LARGEST_INDEX = 999
 _TEXT_TAG = "_diffrn_measurement_details"
 
 
@@ -61,7 +62,7 @@ def read_cif_pets(path: str | Path) -> PetsData:
     """Read a file of any PETS2 build or of ours; raises InputError naming the item that is missing."""
     try:
         block = gemmi.cif.read(str(path))[0]
-    except (OSError, ValueError, RuntimeError, IndexError) as error:
+    except Exception as error:  # the parser's own kinds of errors differ between its versions
         reason = str(error).splitlines()[0] if str(error) else "empty"
         raise InputError(f"cannot be read as CIF ({reason})", file=path) from error
     a, b, c, alpha, beta, gamma = (_number(block, f"_cell_{name}", path) for name in _CELL)
@@ -73,6 +74,7 @@ def read_cif_pets(path: str | Path) -> PetsData:
         raise InputError("reflections of a zone that is not listed", file=path, field="_refln_zone_axis_id",
                          value=min(unknown), allowed="ids of _diffrn_zone_axis_id")  # fmt: skip
     wavelength = _number(block, "_diffrn_radiation_wavelength", path)
+    _check_sound(path, (a, b, c, alpha, beta, gamma), wavelength, np.array(ub), zones, reflections)
     return PetsData(
         (a, b, c, alpha, beta, gamma), wavelength, np.array(ub), zones, reflections, _text_block(block)
     )
@@ -88,7 +90,8 @@ def write_cif_pets(path: str | Path, data: PetsData) -> None:
     for i, row in enumerate(data.ub, 1):
         lines += [f"_diffrn_orient_matrix_UB_{i}{j} {value:11.8f}" for j, value in enumerate(row, 1)]
     lines += ["_diffrn_pets_omega  0.00000", "", _TEXT_TAG, ";"]
-    lines += [f"{key}: {value}" for key, value in data.extra.items()] + [";", "", "loop_"]
+    said = [f"{key}: {value}" for key, value in data.extra.items()]
+    lines += [f" {line}" if line.startswith(";") else line for line in said] + [";", "", "loop_"]
     lines += [f"_diffrn_zone_axis_{tag}" for tag in _ZONE_TAGS]
     uvw = zone_axes(data.ub, data.zones)
     columns = data.zones[["semi_angle", "alpha", "beta", "omega", "scale"]].to_numpy(float)
@@ -98,12 +101,47 @@ def write_cif_pets(path: str | Path, data: PetsData) -> None:
     lines += ["", "loop_"] + [f"_refln_{tag}" for tag in _REFLN_TAGS]
     hkl = data.reflections[["h", "k", "l", "zone"]].to_numpy(int)
     values = data.reflections[["I", "sigma"]].to_numpy(float)
-    lines += [f"{h:4d}{k:4d}{m:4d} {i:14.4f} {s:12.4f} {z:5d}"
+    lines += [f"{h:4d} {k:3d} {m:3d} {i:14.4f} {s:12.4f} {z:5d}"
               for (h, k, m, z), (i, s) in zip(hkl.tolist(), values.tolist(), strict=True)]  # fmt: skip
     target = Path(path)
     scratch = target.with_name(target.name + ".part")
     scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
     scratch.replace(target)
+
+
+def _check_sound(
+    path: str | Path,
+    cell: tuple[float, ...],
+    wavelength: float,
+    ub: NDArray[np.float64],
+    zones: pd.DataFrame,
+    reflections: pd.DataFrame,
+) -> None:
+    """Raise InputError for numbers that no measurement can have."""
+    hkl, angles = reflections[["h", "k", "l"]].to_numpy(), zones[["alpha", "beta", "omega"]].to_numpy(float)
+    lengths = min(cell) > 0 and max(cell[:3]) <= 1e4 and max(cell[3:]) < 180
+    sigma, semi_angle, scale = reflections["sigma"], zones["semi_angle"], zones["scale"]
+    wrong = {
+        "_cell_length_a": ("not a cell", not (lengths and gemmi.UnitCell(*cell).volume > 0)),
+        "_diffrn_radiation_wavelength": ("not a wavelength of electrons", not 1e-4 < wavelength < 10),
+        "_diffrn_orient_matrix_UB_11": (
+            "not the orientation matrix of a lattice",
+            np.abs(ub).max() > 1e2 or abs(np.linalg.det(ub)) < 1e-12,
+        ),
+        "_diffrn_zone_axis_id": (
+            "repeated or impossible",
+            zones["id"].duplicated().any() or zones["id"].abs().max() > 1e6,
+        ),
+        "_diffrn_zone_axis_alpha": ("not angles", np.abs(angles).max(initial=0.0) > 1e4),
+        "_diffrn_zone_axis_scale": ("not scales", scale.abs().max() > 1e12),
+        "_diffrn_zone_axis_precession_angle": ("not angles", not semi_angle.between(0, 90).all()),
+        "_refln_index_h": (f"indices beyond {LARGEST_INDEX}", np.abs(hkl).max(initial=0) > LARGEST_INDEX),
+        "_refln_intensity_meas": ("impossible intensities", reflections["I"].abs().max() > 1e15),
+        "_refln_intensity_sigma": ("negative or impossible", not sigma.between(0, 1e15).all()),
+    }
+    for tag, (what, found) in wrong.items():
+        if found:
+            raise InputError(what, file=path, field=tag)
 
 
 def _number(block: gemmi.cif.Block, tag: str, path: str | Path) -> float:
@@ -127,12 +165,15 @@ def _loop(
             raise InputError("missing loop item", file=path, field=prefix + tag, allowed="a .cif_pets loop")
         try:
             values = np.array([gemmi.cif.as_number(x) for x in column])
-            whole = name in ("id", "zone", "h", "k", "l")
-            columns[name] = values.round().astype(np.int64) if whole else values
         except ValueError as error:
             raise InputError("not a number", file=path, field=prefix + tag, value=str(error)) from error
         if not np.isfinite(values).all():
             raise InputError("not a number", file=path, field=prefix + tag, allowed="finite numbers")
+        if name in ("id", "zone", "h", "k", "l"):
+            if np.abs(values).max() > 1e9 or np.abs(values - values.round()).max() > 0.01:
+                raise InputError("not a whole number", file=path, field=prefix + tag)
+            values = values.round().astype(np.int64)
+        columns[name] = values
     table = pd.DataFrame(columns)
     if "scale" not in table and prefix == "_diffrn_zone_axis_":
         table["scale"] = 1.0
@@ -144,7 +185,7 @@ def _text_block(block: gemmi.cif.Block) -> dict[str, str]:
     for item in block:
         pair: Any = item.pair
         text = gemmi.cif.as_string(pair[1]) if pair is not None else ""
-        if "dstarmax" in text:
-            lines = [line.rpartition(":") for line in text.splitlines() if ":" in line]
+        lines = [line.rpartition(":") for line in text.splitlines() if ":" in line]
+        if any("dstarmax" in key + value for key, _, value in lines):
             return {key.strip(): value.strip() for key, _, value in lines}
     return {}

@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 from nanoed.pipeline.io.mrc import read_mrc
 from nanoed.pipeline.io.smv import read_smv, smv_metadata
 from nanoed.pipeline.io.tiff_pets import read_pts, read_tiff, voltage_of
-from nanoed.sim.dataset import Nominal, open_dataset, write_dataset
+from nanoed.sim.dataset import LARGEST_FRAME_PX, Nominal, open_dataset, write_dataset
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.hdf5 import damage, open_contained, stored, table
 
 Image = NDArray[Any]
+NOT_NXMX = ("not a complete NXmx file", "an NXmx file with its frames inside")
 ASSUMED: dict[str, Any] = {"gain": 1.0, "saturation": 2**31 - 1, "semi_angle_deg": 0.0}
 
 
@@ -69,11 +71,13 @@ def import_frames(
     """
     found = find_frames(source)
     first = next(found.images())
-    nominal = complete(found, spec, (int(first.shape[0]), int(first.shape[1])), source)
-    whole = first.dtype.kind in "iu"
-    dtype = np.dtype(np.int32 if whole else np.float32)
-    images = (image.astype(dtype) for image in found.images())
-    return write_dataset(out, nominal, images, progress, found.mask)
+    if first.ndim != 2 or first.dtype.kind not in "iuf":
+        raise InputError("not frames of counts", file=source, value=f"{first.dtype} {first.shape}")
+    shape = (int(first.shape[0]), int(first.shape[1]))
+    _check_size(shape, source)
+    nominal = complete(found, spec, shape, source)
+    dtype = np.dtype(np.int32 if first.dtype.kind in "iu" else np.float32)
+    return write_dataset(out, nominal, _counts(found, shape, dtype, source), progress, found.mask)
 
 
 def find_frames(source: Path) -> Found:
@@ -112,7 +116,10 @@ def complete(found: Found, spec: ImportSpec, shape: tuple[int, int], source: Pat
     values["alpha_deg"] = np.asarray(values["alpha_deg"], float)
     if len(values["alpha_deg"]) != found.n_frames:
         raise InputError("as many angles as frames are needed", file=source, value=len(values["alpha_deg"]))
-    return Nominal(**{field.name: values[field.name] for field in fields(Nominal)})
+    try:
+        return Nominal(**{field.name: values[field.name] for field in fields(Nominal)})
+    except InputError as error:
+        raise InputError(str(error), file=source) from error
 
 
 def _series(path: Path) -> list[Path]:
@@ -150,15 +157,8 @@ def _mrc(path: Path) -> Found:
 
 def _nxmx(path: Path) -> Found:
     """Ours, or what can be read from another program's NXmx file without following external links' metadata."""
-    try:
-        with h5py.File(path, "r") as file:
-            if "entry/nanoed" in file:
-                return _ours(path)
-            return _foreign_nxmx(file, path)
-    except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("not a complete NXmx file", file=path, value=str(error)[:60]) from error
+    with damage(path, *NOT_NXMX), open_contained(path) as file:
+        return _ours(path) if "entry/nanoed" in file else _foreign_nxmx(file, path)
 
 
 def _ours(path: Path) -> Found:
@@ -174,31 +174,67 @@ def _ours(path: Path) -> Found:
 
 
 def _foreign_nxmx(file: h5py.File, path: Path) -> Found:
-    detector, beam = file["entry/instrument/detector"], file["entry/instrument/beam"]
-    wavelength = float(np.ravel(beam["incident_wavelength"][()])[0])
-    metadata: dict[str, Any] = {"voltage_kv": voltage_of(wavelength)}
-    pixel = float(np.ravel(detector["x_pixel_size"][()])[0])
+    detector, data = file["entry/instrument/detector"], file["entry/data"]
+
+    def number(group: h5py.Group, name: str) -> float:
+        return float(table(group, name).flat[0])
+
+    metadata: dict[str, Any] = {"voltage_kv": voltage_of(number(file["entry/instrument/beam"], "incident_wavelength"))}
+    pixel = number(detector, "x_pixel_size")
     metadata["pixel_size_um"] = pixel * 1e6
     if "distance" in detector:
-        distance = float(np.ravel(detector["distance"][()])[0])
-        metadata["a_per_px"] = pixel / (wavelength_A(metadata["voltage_kv"]) * distance)
+        metadata["a_per_px"] = pixel / (wavelength_A(metadata["voltage_kv"]) * number(detector, "distance"))
     if "beam_center_x" in detector and "beam_center_y" in detector:
-        metadata["centre_px"] = tuple(float(np.ravel(detector[f"beam_center_{a}"][()])[0]) for a in "xy")
+        metadata["centre_px"] = (number(detector, "beam_center_x"), number(detector, "beam_center_y"))
     if "count_time" in detector:
-        metadata["exposure_s"] = float(np.ravel(detector["count_time"][()])[0])
+        metadata["exposure_s"] = number(detector, "count_time")
     if "saturation_value" in detector:
-        metadata["saturation"] = int(np.ravel(detector["saturation_value"][()])[0])
-    keys = [k for k in sorted(file["entry/data"]) if getattr(file["entry/data"][k], "ndim", 0) == 3]
-    count = sum(len(file["entry/data"][k]) for k in keys)
+        metadata["saturation"] = int(number(detector, "saturation_value"))
+    keys = [key for key in sorted(data) if getattr(data[key], "ndim", 0) == 3]
+    count = sum(len(stored(data[key], f"/entry/data/{key}")) for key in keys)
     if not count:
         raise InputError(
             "no frames here", file=path, field="/entry/data", allowed="frames in three dimensions"
         )
+    for key in keys:
+        _check_size(data[key].shape[1:], path)
 
     def images() -> Iterator[Image]:
-        with h5py.File(path, "r") as again:
+        with damage(path, *NOT_NXMX), open_contained(path) as again:
             for key in keys:
                 yield from (frame for frame in again["entry/data"][key])
 
-    mask = np.squeeze(detector["pixel_mask"][()]) != 0 if "pixel_mask" in detector else None
-    return Found(metadata, count, images, mask)
+    return Found(metadata, count, images, _mask(detector))
+
+
+def _mask(detector: h5py.Group) -> NDArray[np.bool_] | None:
+    """The pixels that the detector's own mask marks; None without one."""
+    if "pixel_mask" not in detector:
+        return None
+    return np.squeeze(table(detector, "pixel_mask", LARGEST_FRAME_PX)) != 0
+
+
+def _check_size(shape: tuple[int, ...], source: Path) -> None:
+    if not 0 < shape[0] * shape[1] <= LARGEST_FRAME_PX:
+        raise InputError("impossible size", file=source, value=shape, allowed=f"at most {LARGEST_FRAME_PX} pixels")
+
+
+def _counts(found: Found, shape: tuple[int, int], dtype: np.dtype[Any], source: Path) -> Iterator[Image]:
+    """The frames as `dtype`; integers too large for it become its largest. Raises InputError where one does not fit."""
+    whole, (ny, nx) = dtype.kind == "i", shape
+    kind = "integers" if whole else "real numbers"
+    for i, image in enumerate(found.images()):
+        if image.shape != shape or image.dtype.kind not in ("iu" if whole else "f"):
+            raise InputError("frames of unequal size or type", file=source, field="frame", value=i,
+                             allowed=f"{nx} x {ny} pixels, {kind}")  # fmt: skip
+        if whole:
+            own, ours = np.iinfo(image.dtype), np.iinfo(dtype)
+            yield np.clip(image, max(own.min, ours.min), min(own.max, ours.max)).astype(dtype)
+            continue
+        with np.errstate(over="ignore"):
+            single = image.astype(dtype)
+        if found.mask is not None:
+            single[found.mask] = 0  # what a mask hides need not be a number
+        if not np.isfinite(single).all():
+            raise InputError("counts must be finite", file=source, field="frame", value=i)
+        yield single

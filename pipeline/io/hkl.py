@@ -15,6 +15,7 @@ from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.factors import electron_factor
 
 LARGEST = 9999.99
+LARGEST_INDEX = 999
 
 
 def write_hkl(path: str | Path, reflections: pd.DataFrame) -> float:
@@ -24,7 +25,7 @@ def write_hkl(path: str | Path, reflections: pd.DataFrame) -> float:
     """
     if reflections.empty:
         raise InputError("no reflections to write", file=path)
-    scale = LARGEST / max(float(reflections["I"].max()), 1e-300)
+    scale = _scale(reflections["I"].to_numpy(float))
     lines = []
     for h, k, m, i, s in reflections[["h", "k", "l", "I", "sigma"]].itertuples(index=False):
         lines.append(
@@ -35,8 +36,19 @@ def write_hkl(path: str | Path, reflections: pd.DataFrame) -> float:
     return scale
 
 
+def _scale(intensities: np.ndarray) -> float:
+    """What makes the largest intensity 9999.99, or the most negative -999.99 where none is positive."""
+    top = float(intensities.max())
+    if top > 0:
+        return LARGEST / max(top, 1e-300)
+    return 999.99 / max(-float(intensities.min()), 1e-300) if intensities.min() < 0 else 1.0
+
+
 def read_hkl(path: str | Path) -> pd.DataFrame:
-    """Read HKLF 4 into columns h, k, l (int), I, sigma; the line 0 0 0 ends the list."""
+    """Read HKLF 4 into columns h, k, l (int), I, sigma; the line 0 0 0 ends the list.
+
+    Raises InputError for a line of another form, indices beyond 999 and numbers that are not finite.
+    """
     rows = []
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -48,8 +60,10 @@ def read_hkl(path: str | Path) -> pd.DataFrame:
         try:
             hkl = tuple(int(line[i : i + 4]) for i in (0, 4, 8))
             values = float(line[12:20]), float(line[20:28])
+            if max(map(abs, hkl)) > LARGEST_INDEX or not np.isfinite(values).all() or values[1] < 0:
+                raise ValueError("out of range")
         except ValueError as error:
-            raise InputError("not a line of HKLF 4 (3I4, 2F8.2)", file=path, field=f"line {number}",
+            raise InputError("not a line of HKLF 4 (3I4, 2F8.2; sigma not negative)", file=path, field=f"line {number}",
                              value=line[:28]) from error  # fmt: skip
         if hkl == (0, 0, 0):
             break

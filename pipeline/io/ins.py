@@ -38,13 +38,29 @@ def read_ins(path: str | Path) -> Instructions:
             if word.upper() == "CELL":
                 cell = tuple(float(x) for x in rest.split()[:7])
             elif word.upper() == "SYMM":
-                matrices.append(np.array(gemmi.Op(rest.strip().lower()).rot, np.int64) // gemmi.Op.DEN)
+                matrices.append(_rotation(rest))
         except (ValueError, RuntimeError) as error:
             raise InputError("cannot be understood", file=path, field=word.upper(), value=rest) from error
-    if len(cell) != 7 or min(cell) <= 0 or max(cell[4:]) >= 180:
+    if len(cell) != 7 or not _sound(cell):
         allowed = "CELL wavelength a b c alpha beta gamma"
         raise InputError("no sound cell", file=path, field="CELL", allowed=allowed)
     wavelength, a, b, c, alpha, beta, gamma = cell
     both = np.array(matrices + [-m for m in matrices]).reshape(-1, 9)
     rotations = np.unique(both, axis=0).reshape(-1, 3, 3)
     return Instructions((a, b, c, alpha, beta, gamma), wavelength, rotations)
+
+
+def _rotation(text: str) -> Index:
+    """(3, 3) of an operation such as `-x, 1/2+y, -z`; ValueError for what turns no lattice into itself."""
+    matrix = np.array(gemmi.Op(text.strip().lower()).rot, np.int64)
+    whole = matrix // gemmi.Op.DEN
+    if (matrix % gemmi.Op.DEN).any() or np.abs(whole).max() > 1 or abs(round(np.linalg.det(whole))) != 1:
+        raise ValueError("not a symmetry operation")
+    return whole
+
+
+def _sound(cell: tuple[float, ...]) -> bool:
+    """Whether wavelength, lengths and angles are finite, positive and close a cell."""
+    if not np.isfinite(cell).all() or min(cell) <= 0 or max(cell[:4]) > 1e4 or max(cell[4:]) >= 180:
+        return False
+    return bool(gemmi.UnitCell(*cell[1:]).volume > 0)

@@ -65,8 +65,8 @@ def write_smv(path: Path, image: NDArray[Any], nominal: Nominal, i: int) -> None
 
 def read_smv(path: Path) -> tuple[NDArray[Any], dict[str, str]]:
     """Pixels (ny, nx) and header of one frame; raises InputError for anything but a complete SMV file."""
-    raw = path.read_bytes()
     try:
+        raw = path.read_bytes()
         first = raw[:BLOCK].decode("ascii").split("HEADER_BYTES=")
         size = int(first[1].split(";")[0])
         if not first[0].startswith("{") or not 0 < size <= LARGEST_HEADER:
@@ -76,7 +76,7 @@ def read_smv(path: Path) -> tuple[NDArray[Any], dict[str, str]]:
         order = "<" if header.get("BYTE_ORDER", "little_endian") == "little_endian" else ">"
         shape = int(header["SIZE2"]), int(header["SIZE1"])
         pixels = np.frombuffer(raw[size:], order + "u2")[: shape[0] * shape[1]].reshape(shape)
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, IndexError, KeyError) as error:
         raise InputError(
             "not a complete SMV frame", file=path, value=str(error)[:60], allowed="header and 16-bit pixels"
         ) from error
@@ -92,7 +92,7 @@ def smv_metadata(header: dict[str, str]) -> dict[str, Any]:
             found[name] = number[key]
     if "OSC_START" in number and "OSC_RANGE" in number:
         found["alpha_deg"] = number["OSC_START"] + 0.5 * number["OSC_RANGE"]
-    if "PIXEL_SIZE" in number:
+    if number.get("PIXEL_SIZE", 0.0) > 0:
         found["pixel_size_um"] = 1e3 * number["PIXEL_SIZE"]
         if "BEAM_CENTER_X" in number and "BEAM_CENTER_Y" in number:
             found["centre_px"] = tuple(number[f"BEAM_CENTER_{axis}"] / number["PIXEL_SIZE"] for axis in "XY")

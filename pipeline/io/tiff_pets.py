@@ -6,6 +6,8 @@ frame beside it; ours is at (0.5, 0.5).
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -31,7 +33,8 @@ def write_tiff(path: Path, image: NDArray[Any]) -> None:
 def read_tiff(path: Path) -> NDArray[Any]:
     """Pixels (ny, nx); raises InputError for a file that is no TIFF frame."""
     try:
-        data = fabio.tifimage.TifImage().read(str(path)).data
+        with warnings.catch_warnings(action="ignore"):  # what they warn of shows in the counts or is raised
+            data = fabio.tifimage.TifImage().read(str(path)).data
     except Exception as error:  # fabio raises whatever its parsers do
         raise InputError("not a TIFF frame", file=path, value=str(error)[:60]) from error
     if data is None or data.ndim != 2:
@@ -81,7 +84,7 @@ def read_pts(path: Path) -> tuple[dict[str, Any], list[Path]]:
             elif listing:
                 name = PureWindowsPath(" ".join(words[:-8]) if len(words) > 9 else words[0])
                 frames.append(path.parent.joinpath(*name.parts))
-                alpha.append(float(words[1] if len(words) <= 9 else words[-8]))
+                alpha.append(_number(words[1] if len(words) <= 9 else words[-8]))
             else:
                 found |= _keyword(words)
     except (OSError, ValueError, IndexError) as error:
@@ -100,23 +103,31 @@ def _keyword(words: list[str]) -> dict[str, Any]:
     """One line of the head."""
     match words[0].lower(), words[1:]:
         case "lambda", [value, *_]:
-            return {"voltage_kv": voltage_of(float(value))}
+            return {"voltage_kv": voltage_of(_number(value))}
         case "omega", [value, *_]:
-            return {"axis_azimuth_deg": float(value)}
+            return {"axis_azimuth_deg": _number(value)}
         case "phi", [value, *_]:
-            return {"phi": float(value)}
+            return {"phi": _number(value)}
         case "aperpixel", [value, *_]:
-            return {"a_per_px": float(value)}
+            return {"a_per_px": _number(value)}
         case "saturationlimit", [value, *_]:
-            return {"saturation": int(float(value))}
+            return {"saturation": int(_number(value))}
         case "noiseparameters", [value, *_]:
-            return {"gain": float(value)}
+            return {"gain": _number(value)}
         case "center", [x, y, *_] if x.upper() != "AUTO":
-            return {"centre_px": (float(x) - ORIGIN_PX, float(y) - ORIGIN_PX)}
+            return {"centre_px": (_number(x) - ORIGIN_PX, _number(y) - ORIGIN_PX)}
         case "geometry", [kind, *_]:
             names = {pets: ours for ours, pets in GEOMETRY.items()}
             return {"protocol": names[kind.lower()]} if kind.lower() in names else {}
     return {}
+
+
+def _number(text: str) -> float:
+    """The finite number that a word spells; raises ValueError."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value
 
 
 def voltage_of(wavelength: float) -> float:
