@@ -15,6 +15,7 @@ from nanoed.pipeline.reduce.bravais import symbol_of
 from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.sim.simulate import simulate
 from nanoed.sim.truth import Truth, read_truth
+from nanoed.studies import glycine
 from nanoed.studies.case import Case, load_case
 from nanoed.studies.findings import Finding, asked_parts
 from nanoed.studies.measures import orientation_errors_deg, rms
@@ -39,13 +40,17 @@ PUBLISHED = ("r_int_pct", "redundancy", "coverage_pct", "kin_n_all", "kin_n_obs"
 def findings(
     reference: Path, out: Path, parts: Sequence[str] | None, workers: int, progress: Progress | None
 ) -> list[Finding]:
-    """The figures of the asked cases (None: all TILT_SERIES), all seeds. Raises InputError for others.
+    """The figures of the asked parts (None: all): the cases of TILT_SERIES, all seeds, and "glycine". Raises InputError
+    for others.
 
-    reference : not needed.  out : folder for check-reduction/CASE.csv, one row per seed and mode: "blind" with neither
+    reference : folder of measured data, for "glycine".  out : folder for check-reduction/CASE.csv, one row per seed and mode: "blind" with neither
     cell, symmetry nor axis, "case" with its settings. A reduction that fails is a row with its message.
     """
     found: list[Finding] = []
-    for name in asked_parts(parts, TILT_SERIES):
+    for name in asked_parts(parts, (*TILT_SERIES, "glycine")):
+        if name == "glycine":
+            found += glycine.figures(reference / glycine.FOLDER)
+            continue
         rows: list[dict[str, Any]] = []
         for seed in SEEDS:
             case = load_case(name, (f"seed={load_case(name).seed + seed}",))
