@@ -43,8 +43,9 @@ def findings(
     """The figures of the asked parts (None: all): the cases of TILT_SERIES, all seeds, and "glycine". Raises InputError
     for others.
 
-    reference : folder of measured data, for "glycine".  out : folder for check-reduction/CASE.csv, one row per seed and mode: "blind" with neither
-    cell, symmetry nor axis, "case" with its settings. A reduction that fails is a row with its message.
+    reference : folder of measured data, for "glycine".  out : folder for check-reduction/CASE.csv, one row per seed and
+    mode: "blind" with neither cell, symmetry nor axis, "case" with its settings. A reduction that fails is a row with
+    its message.
     """
     found: list[Finding] = []
     for name in asked_parts(parts, (*TILT_SERIES, "glycine")):
