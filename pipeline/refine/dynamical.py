@@ -21,10 +21,11 @@ from nanoed.pipeline.refine.heldout import heldout_r_obs_pct
 from nanoed.pipeline.refine.minimise import Fit, gauss_newton
 from nanoed.pipeline.refine.normal import cost_of, scale_of
 from nanoed.pipeline.refine.orientations import search_tilts, searches_widely
-from nanoed.pipeline.refine.parameters import Parameters, free_parameters
-from nanoed.pipeline.refine.problem import Problem, State
+from nanoed.pipeline.refine.parameters import Parameters, parameters_of
+from nanoed.pipeline.refine.problem import Problem, State, basis
 from nanoed.pipeline.refine.result import Refinement
 from nanoed.pipeline.refine.statistics import agreement, merged_r_obs_pct, r_obs_pct
+from nanoed.pipeline.refine.uncertainties import frame_uncertainties
 from nanoed.pipeline.spec import RefineSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.electron import voltage_kv
@@ -32,6 +33,7 @@ from nanoed.sim.physics.errors import InputError
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
+SU_OF_FRAMES = ["scale_su", "tilt_x_su_deg", "tilt_y_su_deg", "thickness_su_A"]
 
 
 def refine_dynamical(
@@ -46,10 +48,10 @@ def refine_dynamical(
     Raises InputError for data that cannot be refined, ConvergenceError where the least squares does not settle.
     """
     check_cells(data, model)
-    parameters = free_parameters(model, spec.adp_model, spec.occupancies)
+    parameters = parameters_of(model, spec)
     with threadpool_limits(1):
-        problem, state = _approach(data, parameters, spec, workers, progress)
-        return _finish(problem, state, data, progress)
+        problem, state, scan = _approach(data, parameters, spec, workers, progress)
+        return replace(_finish(problem, state, data, progress), scan=scan)
 
 
 def _engine(data: PetsData, spec: RefineSpec, start: bool) -> Engine:
@@ -65,8 +67,8 @@ def _reporter(progress: Progress | None, stage: str) -> Callable[[int, int], Non
 
 def _approach(
     data: PetsData, parameters: Parameters, spec: RefineSpec, workers: int, progress: Progress | None
-) -> tuple[Problem, State]:
-    """The full problem and a state near its solution."""
+) -> tuple[Problem, State, pd.DataFrame]:
+    """The full problem, a state near its solution, and the scan over thickness."""
     frames = frames_of(data, spec)
     _check_number(frames, parameters)
     few = frames[:: max(1, len(frames) // spec.start_frames)]
@@ -76,13 +78,16 @@ def _approach(
     problem = Problem(few, parameters, engine, spec, voltage, state, workers, report)
     mean = spec.thickness.start_A or spec.thickness.scan_A[0]
     state = replace(state, sizes=problem.coefficients([f.orientation for f in few], mean))
+    scan = pd.DataFrame()
     if spec.thickness.start_A is None:
-        state = _scanned(problem, state)
+        state, scan = _scanned(problem, state)
     problem = replace(problem, at=state, report=_reporter(progress, "first cycles"))
     near = gauss_newton(
         problem, state, settled=1.0, tilts=spec.optimise_orientations, enough=spec.start_cycles
     ).state
     state = replace(near, tilts=np.zeros((len(frames), 2)))
+    if spec.thickness.frame_spread is not None:
+        state = replace(state, sizes=np.append(near.sizes, np.zeros(len(data.zones))))
     problem = replace(problem, frames=frames, at=state, report=_reporter(progress, "orientations"))
     if spec.optimise_orientations:
         state = replace(state, tilts=search_tilts(problem, state))
@@ -90,7 +95,7 @@ def _approach(
         frames = frames_of(data, spec, known)
         state = replace(state, tilts=np.array([known.get(f.zone, np.zeros(2)) for f in frames]))
     engine = _engine(data, spec, start=False)
-    return replace(problem, frames=frames, engine=engine, at=state), state
+    return replace(problem, frames=frames, engine=engine, at=state), state, scan
 
 
 def _check_number(frames: list[Frame], parameters: Parameters) -> None:
@@ -102,8 +107,8 @@ def _check_number(frames: list[Frame], parameters: Parameters) -> None:
         )
 
 
-def _scanned(problem: Problem, start: State) -> State:
-    """The best thickness of the scan, every frame with its own scale."""
+def _scanned(problem: Problem, start: State) -> tuple[State, pd.DataFrame]:
+    """The best thickness of the scan, every frame with its own scale, and thickness_A and wr_all_pct of all."""
     low, high = problem.spec.thickness.scan_A
     ratio = problem.spec.thickness.scan_ratio
     states, costs = [], []
@@ -112,7 +117,11 @@ def _scanned(problem: Problem, start: State) -> State:
         found = replace(problem, at=state).evaluate(state, derivatives=False)
         states.append(state)
         costs.append(sum(cost_of(f, i) for f, (i, _) in zip(problem.frames, found, strict=True)))
-    return states[int(np.argmin(costs))]
+    total = sum(float(f.weight @ f.observed**2) for f in problem.frames)
+    chord = np.mean([problem.engine.mean_chord(f.orientation) for f in problem.frames])
+    thickness = [float(np.exp(s.sizes[0]) * chord) for s in states]
+    scan = pd.DataFrame({"thickness_A": thickness, "wr_all_pct": 100 * np.sqrt(np.array(costs) / total)})
+    return states[int(np.argmin(costs))], scan
 
 
 def _reselected(problem: Problem, fit: Fit) -> tuple[Problem, Fit]:
@@ -143,19 +152,25 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
         again = gauss_newton(replace(problem, at=state), state, spec.settled, True)
         first = replace(again, history=pd.concat([first.history, again.history], ignore_index=True))
     problem, fit = _reselected(problem, first)
-    state, covariance, history = fit.state, fit.covariance, fit.history
+    state, history = fit.state, fit.history
     calculated = [i for i, _ in problem.evaluate(state, derivatives=False)]
     crystal = problem.parameters.apply(state.values)
     table = _reflections(problem.frames, calculated)
-    frames = _frame_table(problem, state, calculated)
+    frames = _frame_table(problem, fit, calculated)
     used = table["frame"].isin(frames["frame"][problem.working])
-    n_parameters = len(state.values) + len(state.sizes) + int(problem.working.sum())
+    n_sizes = len(state.sizes) if spec.thickness.frame_spread is None else 1 + int(problem.working.sum())
+    n_parameters = len(state.values) + n_sizes + int(problem.working.sum())
+    beside = problem.parameters.restrained(state.values)[0]
+    restraints = (float(beside @ beside), len(beside))
     n_tilts = 2 * int(problem.working.sum()) if spec.optimise_orientations else 0
-    statistics = agreement(table[used], n_parameters, spec.instability, n_tilts)
+    statistics = agreement(table[used], n_parameters, spec.instability, n_tilts, restraints)
     chi2 = sum(
         cost_of(f, i) for f, i, w in zip(problem.frames, calculated, problem.working, strict=True) if w
     )
-    covariance = covariance * chi2 / max(int(used.sum()) - n_parameters - n_tilts, 1)
+    n_free = max(int(used.sum()) + restraints[1] - n_parameters - n_tilts, 1)
+    misfit = (chi2 + restraints[0]) / n_free
+    covariance: Array = np.asarray(fit.covariance * misfit, np.float64)
+    frames[SU_OF_FRAMES] *= np.sqrt(misfit)
     statistics |= {
         "mr_obs_pct": merged_r_obs_pct(table[used], crystal),
         "max_shift_su": float(history["max_shift_su"].iloc[-1]),
@@ -165,6 +180,7 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
         "n_azimuth": int(frames["n_azimuth"].max()),
         "n_tilts": n_tilts,
         "thickness_A": float(frames["thickness_A"].mean()),
+        "thickness_su_A": _mean_thickness_su(problem, state, frames["thickness_A"].to_numpy(), covariance),
     }
     if not used.all():
         statistics["r_heldout_pct"] = r_obs_pct(table[~used])
@@ -184,18 +200,29 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
         history=history,
         settings=spec.model_dump(mode="json"),
         message=f"converged in {len(history)} cycles" + cell_warning(data, crystal),
+        covariance=covariance[:p, :p],
+        parametrised=problem.parameters,
     )
+
+
+def _mean_thickness_su(problem: Problem, state: State, thickness: Array, covariance: Array) -> float:
+    """s.u. of the mean thickness of the frames, Å."""
+    k = len(state.sizes)
+    slope = np.mean([t * basis(f, k) for f, t in zip(problem.frames, thickness, strict=True)], axis=0)
+    sizes = covariance[-k:, -k:]
+    return float(np.sqrt(slope @ sizes @ slope))
 
 
 def _parameter_table(problem: Problem, state: State, su: Array) -> pd.DataFrame:
     """name, value, su; the body's diameter as such, its change with the stage angle as coefficients of its log."""
     p, size = len(state.values), float(np.exp(state.sizes[0]))
-    terms = [f"log_diameter_{k}" for k in range(1, len(state.sizes))]
+    n_terms = problem.spec.thickness.angle_terms
+    terms = [f"log_diameter_{k}" for k in range(1, n_terms + 1)]
     return pd.DataFrame(
         {
             "name": [*problem.parameters.names, "diameter_A", *terms],
-            "value": [*state.values, size, *state.sizes[1:]],
-            "su": [*su[:p], su[p] * size, *su[p + 1 :]],
+            "value": [*state.values, size, *state.sizes[1 : n_terms + 1]],
+            "su": [*su[:p], su[p] * size, *su[p + 1 : p + n_terms + 1]],
         }
     )
 
@@ -213,20 +240,27 @@ def _reflections(frames: list[Frame], calculated: list[Array]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _frame_table(problem: Problem, state: State, calculated: list[Array]) -> pd.DataFrame:
-    rows = []
+def _frame_table(problem: Problem, fit: Fit, calculated: list[Array]) -> pd.DataFrame:
+    """What each frame has for itself; s.u. at unit weight."""
+    state, rows = fit.state, []
+    su = frame_uncertainties(problem, state, calculated, fit.slopes, fit.covariance)
     for i, (frame, i_c) in enumerate(zip(problem.frames, calculated, strict=True)):
         orientation = problem.orientation(i, state)
         longest = problem.at.size(frame) * float(problem.engine.chords(orientation)[0].max())
         x, y = np.degrees(state.tilts[i])
+        thickness = state.size(frame) * problem.engine.mean_chord(orientation)
         rows.append(
             {
                 "frame": frame.zone - 1,
                 "scale": scale_of(frame, i_c),
                 "tilt_x_deg": x,
                 "tilt_y_deg": y,
-                "thickness_A": state.size(frame) * problem.engine.mean_chord(orientation),
+                "thickness_A": thickness,
                 "n_azimuth": len(problem.engine.rotations(frame, longest)),
+                "scale_su": su[i, 0],
+                "tilt_x_su_deg": np.degrees(su[i, 1]),
+                "tilt_y_su_deg": np.degrees(su[i, 2]),
+                "thickness_su_A": thickness * su[i, 3],
             }
         )
     return pd.DataFrame(rows)

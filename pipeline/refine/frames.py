@@ -19,6 +19,8 @@ from nanoed.sim.physics.thickness import chord_distribution
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+Spread = tuple[float, float]
+"""Standard deviation of a mosaic's orientations, rad, and the one that fixes the sampling during a search."""
 LONG = 1e4
 """Aspect that stands for an endless rod."""
 SMALLEST_VOLUME = 1e-3
@@ -34,6 +36,7 @@ class Frame:
     zone : id in the data.  orientation : (3, 3) of the reduction, sample to lab.  semi_angle : rad.
     azimuth : of the tilt axis, rad.  hkl : (n, 3), observed, weight : (n,) of the reflections that are refined.
     sigma : (n,).  number : its row in the data.  place : in the range of stage angles, -1 to 1.
+    own_size : whether its thickness is its own.
     """
 
     zone: int
@@ -46,6 +49,7 @@ class Frame:
     weight: Array
     number: int = 0
     place: float = 0.0
+    own_size: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +73,12 @@ class Engine:
     s_max: float
     n_azimuth: int | None
     taper: float = 0.0
+
+    def twinned(self, law: Array) -> Engine:
+        """The engine of a domain whose indices are law @ h; the body stays where it is."""
+        axis = tuple(float(x) for x in np.linalg.inv(law).T @ np.array(self.thickness.axis_uvw))
+        body = self.thickness.model_copy(update={"axis_uvw": axis})
+        return replace(self, ub=self.ub @ np.linalg.inv(law), thickness=body)
 
     def chords(self, orientation: Array) -> tuple[Array, Array]:
         """Relative thickness nodes and weights (k,) of the body along the beam."""
@@ -94,14 +104,28 @@ class Engine:
         return float(nodes @ w)
 
     def rotations(self, frame: Frame, longest: float) -> Array:
-        """Rotations that the frame averages over, (m, 3, 3); `longest` : chord, Å."""
+        """Rotations that the frame averages over without any spread, (m, 3, 3); `longest` : chord, Å."""
         if self.protocol == "still":
             return np.eye(3)[None]
+        n = self._steps(frame, longest)
         if self.protocol == "precession":
-            n = self.n_azimuth or sampling.precession_steps(self.g_max, frame.semi_angle, longest)
             return sampling.precession_rotations(frame.semi_angle, n)
-        n = self.n_azimuth or sampling.precession_steps(self.g_max, frame.semi_angle / np.pi, longest)
         return sampling.rotation_sweep(frame.azimuth, frame.semi_angle, n)
+
+    def sampled(self, frame: Frame, longest: float, spread: Spread | None) -> sampling.Sampling:
+        """Rotations of the frame, their shares and the derivatives of these by the spread."""
+        if spread is None:
+            rotations = self.rotations(frame, longest)
+            even = np.full(len(rotations), 1 / len(rotations))
+            return rotations, even, np.zeros_like(even)
+        n = self._steps(frame, longest)
+        if self.protocol == "rotation":
+            return sampling.spread_sweep(frame.azimuth, frame.semi_angle, n, *spread)
+        return sampling.spread_rings(0.0 if self.protocol == "still" else frame.semi_angle, n, *spread)
+
+    def _steps(self, frame: Frame, longest: float) -> int:
+        reach = {"precession": frame.semi_angle, "rotation": frame.semi_angle / np.pi, "still": 0.0}
+        return self.n_azimuth or sampling.precession_steps(self.g_max, reach[self.protocol], longest)
 
     def intensities(
         self,
@@ -111,20 +135,22 @@ class Engine:
         selected_at: tuple[Array, float],
         potential: bloch.PotentialTable,
         derivatives: bool,
+        spread: Spread | None = None,
+        by_spread: bool = False,
     ) -> tuple[Array, Array]:
         """Intensities (n,) and derivatives (n, p + 3: structure, two tilts in rad, log size) of a frame.
 
         tilt : (2,) rad.  selected_at : tilt and size that fix the beams and the sampling during a search.
+        by_spread : the derivative by the spread of orientations (rad) in place of the intensities.
         """
         orientation = tilted(frame.orientation, tilt)
         at_tilt, at_size = selected_at
-        nodes, w = self.chords(orientation)
-        rotations = self.rotations(frame, at_size * float(nodes.max()))
-        even = np.full(len(rotations), 1 / len(rotations))
-        ub_select = tilted(frame.orientation, at_tilt) @ self.ub
+        at = tilted(frame.orientation, at_tilt)
+        nodes, w = self.chords(at)
+        rotations, shares, slope = self.sampled(frame, at_size * float(nodes.max()), spread)
         return bloch.frame_jacobian(
-            potential, orientation @ self.ub, ub_select, rotations, even, size * nodes, w, frame.hkl,
-            self.s_max, derivatives, self.taper,
+            potential, orientation @ self.ub, at @ self.ub, rotations, slope if by_spread else shares,
+            size * nodes, w, frame.hkl, self.s_max, derivatives, self.taper,
         )  # fmt: skip
 
     def windows(
@@ -173,7 +199,10 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
         hkl = kept[["h", "k", "l"]].to_numpy(np.int64)
         w = weights(observed, sigma, spec.instability, spec.emphasis)
         place = float((2 * degrees[1] - low - high) / max(high - low, 1e-9))
-        out.append(Frame(zone, orientation, semi_angle, angles[2], hkl, observed, sigma, w, number, place))
+        own = spec.thickness.frame_spread is not None
+        out.append(
+            Frame(zone, orientation, semi_angle, angles[2], hkl, observed, sigma, w, number, place, own)
+        )
     if not out:
         raise InputError("no frame has reflections inside the limits", field="rs_g_max", value=spec.rs_g_max)
     return _equalised(out) if spec.equal_frames else out

@@ -24,12 +24,15 @@ def heldout_r_obs_pct(
     are too few frames.
     """
     blocks = blocks_of(problem.frames, calculated, slopes, state.tilts, problem.prior)
+    restrained = problem.outside(state)
     fold = np.array([f.number for f in problem.frames]) % folds
     if len(np.unique(fold)) < 2:
         return float("nan")
     p, parts = len(state.values), []
     for k in np.unique(fold):
-        step, local, _ = solve(blocks, fold != k, problem.spec.optimise_orientations, 0.0)
+        step, local, _ = solve(
+            blocks, fold != k, problem.spec.optimise_orientations, 0.0, (restrained.normal, restrained.right)
+        )
         values = state.values + problem.parameters.limited(step[:p])
         without = State(values, state.sizes + step[p:], state.tilts + limited(local))
         parts += _predicted(problem, without, np.flatnonzero(fold == k))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nanoed.pipeline.refine.parameters import Parameters, free_parameters
+from nanoed.pipeline.refine.parameters import OFF_LATTICE, TWIN, Parameters, parameters_of
 from nanoed.pipeline.refine.result import Refinement
 from nanoed.pipeline.refine.statistics import agreement, weights
 from nanoed.pipeline.spec import RefineSpec
@@ -27,16 +27,18 @@ def refine_kinematical(hkl: pd.DataFrame, model: Crystal, spec: RefineSpec) -> R
     spec.d_star_max are left out. Raises InputError for data that cannot be used, ConvergenceError.
     """
     data = selected(hkl, model, spec)
-    parameters = free_parameters(model, spec.adp_model, spec.occupancies)
+    parameters = parameters_of(model, spec, by_frames=False)
     observed, sigma = data["I"].to_numpy(float), data["sigma"].to_numpy(float)
     w = weights(observed, sigma, spec.instability)
     indices = data[["h", "k", "l"]].to_numpy()
     values, scale, covariance, history = _minimise(parameters, indices, observed, w, spec)
     crystal = parameters.apply(values)
-    calculated, _ = _intensities(parameters, values, indices, spec.factors)
+    calculated, _ = _intensities(parameters, values, indices, spec)
     table = data[["h", "k", "l"]].assign(I_obs=observed / scale, sigma=sigma / scale, I_calc=calculated)
     n_parameters = len(values) + 1
-    statistics = agreement(table, n_parameters, spec.instability)
+    beside = parameters.restrained(values)[0]
+    restraints = (float(beside @ beside), len(beside))
+    statistics = agreement(table, n_parameters, spec.instability, restraints=restraints)
     statistics["max_shift_su"] = float(history["max_shift_su"].iloc[-1])
     statistics["g_max"] = spec.d_star_max
     su = np.sqrt(np.diag(covariance))
@@ -51,6 +53,8 @@ def refine_kinematical(hkl: pd.DataFrame, model: Crystal, spec: RefineSpec) -> R
         history=history,
         settings=spec.model_dump(mode="json"),
         message=f"converged in {len(history)} cycles",
+        covariance=covariance[:-1, :-1],
+        parametrised=parameters,
     )
 
 
@@ -68,11 +72,27 @@ def selected(hkl: pd.DataFrame, model: Crystal, spec: RefineSpec) -> pd.DataFram
 
 
 def _intensities(
-    parameters: Parameters, values: Array, hkl: NDArray[np.int64], factors: str
+    parameters: Parameters, values: Array, hkl: NDArray[np.int64], spec: RefineSpec
 ) -> tuple[Array, Array]:
-    """|F|² (n,) and its derivatives (n, p)."""
-    f, slope = structure_factor_derivatives(parameters.apply(values), hkl, factors, parameters.jacobian)
-    return np.abs(f) ** 2, 2 * (f.conj()[:, None] * slope).real
+    """|F|² (n,) and its derivatives (n, p); of a twin, the sum over its domains by their volumes."""
+    crystal = parameters.apply(values)
+
+    def squares(indices: NDArray[np.int64]) -> tuple[Array, Array]:
+        f, slope = structure_factor_derivatives(crystal, indices, spec.factors, parameters.jacobian)
+        return np.abs(f) ** 2, 2 * (f.conj()[:, None] * slope).real
+
+    found, slope = squares(hkl)
+    if spec.twin is None:
+        return found, slope
+    image, place = hkl @ np.array(spec.twin.law).T, parameters.place(TWIN)
+    second, second_slope = squares(np.rint(image).astype(np.int64))
+    elsewhere = np.abs(image - np.rint(image)).max(axis=1) > OFF_LATTICE
+    second[elsewhere], second_slope[elsewhere] = 0.0, 0.0
+    share = spec.twin.fraction if place is None else float(values[place])
+    slope = (1 - share) * slope + share * second_slope
+    if place is not None:
+        slope[:, place] = second - found
+    return (1 - share) * found + share * second, slope
 
 
 def _minimise(
@@ -80,17 +100,19 @@ def _minimise(
 ) -> tuple[Array, float, Array, pd.DataFrame]:
     """Parameters, scale, covariance (p + 1, scale last) and history of the least squares."""
     values, damping, history = parameters.start.copy(), 1e-3, []
-    current = _state(parameters, values, hkl, observed, w, spec.factors)
+    current = _state(parameters, values, hkl, observed, w, spec)
     for cycle in range(spec.max_cycles):
         cost, _, residual, jacobian = current
-        normal = jacobian.T @ (w[:, None] * jacobian)
+        beside, by_parameters = parameters.restrained(values)
+        by_parameters = np.column_stack([by_parameters, np.zeros(len(beside))])
+        normal = jacobian.T @ (w[:, None] * jacobian) + by_parameters.T @ by_parameters
         covariance = np.asarray(np.linalg.pinv(normal, hermitian=True), np.float64)
-        gof2 = cost / max(len(observed) - len(values) - 1, 1)
-        right = jacobian.T @ (w * residual)
+        gof2 = cost / max(len(observed) + len(beside) - len(values) - 1, 1)
+        right = jacobian.T @ (w * residual) + by_parameters.T @ beside
         while True:
             step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), right)
             move = parameters.limited(step[:-1])
-            trial = _state(parameters, values + move, hkl, observed, w, spec.factors)
+            trial = _state(parameters, values + move, hkl, observed, w, spec)
             if trial[0] <= cost * (1 + 1e-12):
                 break
             damping *= 10
@@ -112,10 +134,12 @@ def _minimise(
 
 
 def _state(
-    parameters: Parameters, values: Array, hkl: NDArray[np.int64], observed: Array, w: Array, factors: str
+    parameters: Parameters, values: Array, hkl: NDArray[np.int64], observed: Array, w: Array, spec: RefineSpec
 ) -> tuple[float, float, Array, Array]:
-    """Weighted sum of squares, best scale, residuals, and Jacobian with the scale last."""
-    calculated, slope = _intensities(parameters, values, hkl, factors)
+    """Weighted sum of squares with that of the restraints, best scale, residuals, and Jacobian with the scale last."""
+    calculated, slope = _intensities(parameters, values, hkl, spec)
     scale = float((w * observed) @ calculated / max(float((w * calculated) @ calculated), 1e-300))
     residual = observed - scale * calculated
-    return float(w @ residual**2), scale, residual, np.column_stack([scale * slope, calculated])
+    beside = parameters.restrained(values)[0]
+    cost = float(w @ residual**2) + float(beside @ beside)
+    return cost, scale, residual, np.column_stack([scale * slope, calculated])

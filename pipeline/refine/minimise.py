@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nanoed.pipeline.refine.normal import blocks_of, cost_of, solve
+from nanoed.pipeline.refine.normal import blocks_of, cost_of, predicted_gain, solve
 from nanoed.pipeline.refine.orientations import descended, limited
 from nanoed.pipeline.refine.problem import Problem, State
 from nanoed.sim.physics.errors import ConvergenceError
@@ -26,6 +26,8 @@ THICKNESS_MARGIN = 2.0
 """The mean thickness may leave the range of the scan by this factor before the refinement is given up."""
 NO_WORSE, MUCH_WORSE = 1 + 1e-9, 1.03
 """A step may not raise the sum of squares; a frame whose own rises by more than this has lost its tilts."""
+POOR = 0.25
+"""A step that gains less than this share of what the linear model promises was too long."""
 UNDETERMINED = "the frames do not determine all parameters; try fewer parameters, or more frames"
 
 
@@ -71,16 +73,20 @@ def gauss_newton(
     history: list[dict[str, float]] = []
     for cycle in range(problem.spec.max_cycles if enough is None else enough):
         blocks = blocks_of(problem.frames, point.calculated, slopes, point.state.tilts, problem.prior)
+        restrained = problem.outside(point.state)
+        outside = (restrained.normal, restrained.right)
         try:
-            full, _, normal = solve(blocks, problem.working, tilts, 0.0)
+            full, _, normal = solve(blocks, problem.working, tilts, 0.0, outside)
         except np.linalg.LinAlgError:
             raise ConvergenceError(UNDETERMINED) from None
         covariance = np.linalg.pinv(normal, hermitian=True)
         su = _uncertainties(problem, point, covariance)
         shift = float(np.max(np.abs(full) / su))
-        step, local, _ = solve(blocks, problem.working, tilts, damping)
+        step, local, _ = solve(blocks, problem.working, tilts, damping, outside)
         trial = _step(problem, point, step, local)
         better = _total(problem, trial) <= _total(problem, point) * NO_WORSE
+        expected = predicted_gain(blocks, problem.working, *_moved(point.state, trial.state), outside)
+        poor = fresh and _total(problem, point) - _total(problem, trial) < POOR * expected
         point = trial if better else point
         history.append({"cycle": cycle, "wr_all_pct": _wr(problem, point), "max_shift_su": shift})
         if shift < settled or cycle + 1 == enough:
@@ -89,7 +95,10 @@ def gauss_newton(
             damping, fresh = (damping / 10 if damping > 1e-4 else 0.0), False
         elif better or not fresh:
             point, slopes, fresh = _linearised(problem, point.state, None)
-            damping = damping / 10 if better and damping > 1e-4 else damping
+            if poor:
+                damping = max(3 * damping, 1e-2)
+            elif better and damping > 1e-4:
+                damping /= 10
         else:
             damping = max(10 * damping, 1e-2)
         last = shift
@@ -99,6 +108,12 @@ def gauss_newton(
         f"dynamical refinement did not settle in {problem.spec.max_cycles} cycles (largest shift/su {shift:.2g}, "
         f"wR {_wr(problem, point):.1f} %); try a better start model, another thickness model or start_A"
     )
+
+
+def _moved(before: State, after: State) -> tuple[Floats, Floats]:
+    """Steps of the global parameters (p + k,) and of the tilts (frames, 2)."""
+    step = np.concatenate([after.values - before.values, after.sizes - before.sizes])
+    return step, after.tilts - before.tilts
 
 
 def _linearised(
@@ -149,7 +164,8 @@ def _step(problem: Problem, point: _Point, step: Array, local: Array) -> _Point:
 
 
 def _total(problem: Problem, point: _Point) -> float:
-    return float(point.costs[problem.working].sum())
+    """Sum of squares of the working frames and of the restraints."""
+    return float(point.costs[problem.working].sum()) + problem.outside(point.state).cost
 
 
 def _uncertainties(problem: Problem, point: _Point, covariance: Floats) -> Floats:
@@ -160,4 +176,5 @@ def _uncertainties(problem: Problem, point: _Point, covariance: Floats) -> Float
 
 def _wr(problem: Problem, point: _Point) -> float:
     frames = [f for f, w in zip(problem.frames, problem.working, strict=True) if w]
-    return 100 * float(np.sqrt(_total(problem, point) / sum(float(f.weight @ f.observed**2) for f in frames)))
+    cost = float(point.costs[problem.working].sum())
+    return 100 * float(np.sqrt(cost / sum(float(f.weight @ f.observed**2) for f in frames)))

@@ -72,20 +72,46 @@ def blocks_of(
 
 
 def solve(
-    blocks: list[Block], working: NDArray[np.bool_], tilts: bool, damping: float
+    blocks: list[Block],
+    working: NDArray[np.bool_],
+    tilts: bool,
+    damping: float,
+    outside: tuple[Array, Array],
 ) -> tuple[Array, Array, Array]:
     """Steps of the global parameters (p,) and of the tilts (frames, 2), and the reduced normal matrix (p, p).
 
     working : (frames,) frames that have a say in the global parameters.  damping : Levenberg-Marquardt, relative
-    to the diagonal.  Without `tilts` these stay.
+    to the diagonal, of tilts too.  outside : normal matrix and right side that no frame has, of restraints.
+    Without `tilts` these stay.
     """
     used = [b for b, w in zip(blocks, working, strict=True) if w]
-    normal, right = np.sum([b.gg for b in used], axis=0), np.sum([b.g for b in used], axis=0)
+    normal = np.sum([b.gg for b in used], axis=0) + outside[0]
+    right = np.sum([b.g for b in used], axis=0) + outside[1]
+    damped = [b.ll + damping * np.diag(np.diag(b.ll)) for b in blocks]
     if tilts:
-        normal = normal - np.sum([b.gl @ np.linalg.solve(b.ll, b.gl.T) for b in used], axis=0)
-        right = right - np.sum([b.gl @ np.linalg.solve(b.ll, b.loc) for b in used], axis=0)
+        own = [ll for ll, w in zip(damped, working, strict=True) if w]
+        pairs = list(zip(used, own, strict=True))
+        normal = normal - np.sum([b.gl @ np.linalg.solve(ll, b.gl.T) for b, ll in pairs], axis=0)
+        right = right - np.sum([b.gl @ np.linalg.solve(ll, b.loc) for b, ll in pairs], axis=0)
     step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), right)
     local = np.zeros((len(blocks), N_TILTS))
     if tilts:
-        local = np.array([np.linalg.solve(b.ll, b.loc - b.gl.T @ step) for b in blocks])
+        rows = zip(blocks, damped, strict=True)
+        local = np.array([np.linalg.solve(ll, b.loc - b.gl.T @ step) for b, ll in rows])
     return step, local, normal
+
+
+def predicted_gain(
+    blocks: list[Block],
+    working: NDArray[np.bool_],
+    step: Floats,
+    local: Floats,
+    outside: tuple[Array, Array],
+) -> float:
+    """What the linear model takes off the sum of squares for steps of the global parameters (p,) and tilts."""
+    gain = 2 * float(outside[1] @ step) - float(step @ outside[0] @ step)
+    for b, turn, w in zip(blocks, local, working, strict=True):
+        if w:
+            gain += 2 * float(b.g @ step + b.loc @ turn)
+            gain -= float(step @ b.gg @ step + 2 * step @ b.gl @ turn + turn @ b.ll @ turn)
+    return gain

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, Literal
 
 import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
+from nanoed.pipeline.refine.constraints import equations, is_hydrogen, ride, riders, satisfied
+from nanoed.pipeline.refine.restraints import Restraints, restraints_of
 from nanoed.pipeline.refine.sites import (
     equivalent_weights,
     free_directions,
     free_tensors,
     isotropic_tensor,
     null_space,
+    on_special_positions,
     polar_directions,
     shared_sites,
 )
+from nanoed.pipeline.refine.spec import ConstraintSpec, RefineSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.scattering import SITE_QUANTITIES
@@ -30,6 +36,12 @@ OCCUPANCY, U_ISO, U_IJ = SITE_QUANTITIES.index("occupancy"), SITE_QUANTITIES.ind
 U_NAMES = ("U11", "U22", "U33", "U12", "U13", "U23")
 LARGEST_STEP_A, LARGEST_STEP_A2 = 0.15, 0.01
 """One cycle moves no atom further (Å) and no U by more (Å²): beyond it the derivatives say nothing."""
+MOSAICITY, TWIN, ABSORPTION = "mosaicity_deg", "twin_fraction", "absorption"
+LARGEST_EXTRA_STEP = {MOSAICITY: 0.05, TWIN: 0.2, ABSORPTION: 0.1}
+OFF_LATTICE = 0.1
+"""An index of a twin's second domain further than this from a whole number is no reflection of it."""
+UNCONSTRAINED, UNRESTRAINED = ConstraintSpec(), Restraints()
+NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,19 +50,35 @@ class Parameters:
 
     names : of the parameters.  start : (p,) values.  jacobian : (n, 11, p), derivative of every site's
     SITE_QUANTITIES (fractional, Å²); values v stand for the site quantities of `crystal` plus jacobian @ (v - start).
+    Parameters of no site (LARGEST_EXTRA_STEP names them) have columns of zeros.
     """
 
     crystal: Crystal
     names: tuple[str, ...]
     start: Array
     jacobian: Array
+    restraints: Restraints = UNRESTRAINED
+
+    def place(self, name: str) -> int | None:
+        """Where a parameter stands; None if it is not refined."""
+        return self.names.index(name) if name in self.names else None
+
+    def restrained(self, values: NDArray[np.floating[Any]]) -> tuple[Array, Array]:
+        """Residuals (m,) of the restraints in units of their s.u., and derivatives (m, p) of what they restrain."""
+        residual, slope = self.restraints.evaluate(self.apply(values))
+        return residual, np.einsum("mnq,nqp->mp", slope, self.jacobian)
 
     def limited(self, step: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """The step (p,), shortened as a whole where it would carry an atom or a U too far."""
         shift = self.jacobian @ step
         far = np.linalg.norm(shift[:, :3] @ self.crystal.frac_to_cart.T, axis=1).max() / LARGEST_STEP_A
         large = np.abs(shift[:, U_ISO:]).max() / LARGEST_STEP_A2
-        return step / max(1.0, float(far), float(large))
+        extra = [
+            abs(step[k]) / most
+            for name, most in LARGEST_EXTRA_STEP.items()
+            if (k := self.place(name)) is not None
+        ]
+        return step / max(1.0, float(far), float(large), *map(float, extra))
 
     def apply(self, values: NDArray[np.floating[Any]]) -> Crystal:
         """The crystal with parameters `values` (p,); u_iso of anisotropic sites is U_eq."""
@@ -81,44 +109,111 @@ class Parameters:
         return {"xyz": su[:, :3], "occupancy": su[:, OCCUPANCY], "u_iso": u_iso, "u_ij": su[:, U_IJ]}
 
 
+def parameters_of(model: Crystal, spec: RefineSpec, by_frames: bool = True) -> Parameters:
+    """The parameters of a refinement by `spec`, with its constraints, restraints and extra parameters.
+
+    by_frames : with those that only frames have, mosaicity and absorption.
+    """
+    extras = extra_parameters(spec)
+    if not by_frames:
+        extras = {name: value for name, value in extras.items() if name == TWIN}
+    found = free_parameters(model, spec.adp_model, spec.occupancies, spec.constraints, extras)
+    return replace(found, restraints=restraints_of(found.crystal, spec.restraints))
+
+
+def extra_parameters(spec: RefineSpec) -> dict[str, float]:
+    """Name and start value of refined parameters that no site has."""
+    twin = spec.twin
+    asked = {
+        MOSAICITY: (spec.refine_mosaicity, spec.mosaicity_deg),
+        TWIN: (twin is not None and twin.refine, 0.0 if twin is None else twin.fraction),
+        ABSORPTION: (spec.refine_absorption, spec.absorption),
+    }
+    return {name: value for name, (refined, value) in asked.items() if refined}
+
+
 def free_parameters(
-    crystal: Crystal, adp_model: AdpModel = "isotropic", occupancies: Occupancies = "fixed"
+    crystal: Crystal,
+    adp_model: AdpModel = "isotropic",
+    occupancies: Occupancies = "fixed",
+    constraints: ConstraintSpec = UNCONSTRAINED,
+    extras: Mapping[str, float] = NOTHING,
 ) -> Parameters:
-    """Coordinates, displacement parameters and occupancies that symmetry and composition leave free.
+    """Coordinates, displacement parameters and occupancies that symmetry, composition and constraints leave free.
 
     Elements on one site share coordinates and displacement. adp_model : of all sites, or as the model has them.
     occupancies : fixed; "sites": the elements of a mixed site exchange; "composition": so that the cell's
-    composition stays. Polar axes are fixed by the centre of charge (Flack & Schwarzenbach 1988, Acta Cryst. A44, 499).
-    Raises InputError for a structure that leaves nothing to refine.
+    composition stays. Polar axes are fixed by the centre of charge (Flack & Schwarzenbach 1988, Acta Cryst. A44, 499),
+    unless a fixed atom does it. extras : parameters of no site, last in the list.
+    Raises InputError for a structure that leaves nothing to refine and constraints that cannot be kept.
     """
-    crystal = _with_adps(crystal, adp_model)
-    names: list[str] = []
-    start: list[float] = []
-    columns: list[Array] = []
+    crystal = with_adps(on_special_positions(crystal), adp_model)
+    riding = riders(crystal, constraints)
+    hydrogen = is_hydrogen(crystal)
+    passive = np.flatnonzero(hydrogen) if constraints.hydrogens == "fixed" else [h for h, _, _ in riding]
+    crystal = _riding_displacements(crystal, riding, constraints.riding_u)
+    names, start, columns = [], [], []
     for sites in shared_sites(crystal):
-        for name, value, column in _of_site(crystal, sites, occupancies != "fixed"):
-            names.append(name)
-            start.append(value)
-            columns.append(column)
+        for name, value, column in _of_site(crystal, sites, occupancies != "fixed", constraints):
+            if sites[0] not in passive:
+                names.append(name)
+                start.append(value)
+                columns.append(column)
+    names += list(extras)
+    start += list(extras.values())
     if not names:
         raise InputError("the model has no free parameters", field="model")
+    columns += [np.zeros((len(crystal.labels), len(SITE_QUANTITIES)))] * len(extras)
     jacobian = np.stack(columns, axis=-1)
-    rows = _constraints(crystal, jacobian, occupancies)
+    ride(crystal, riding, constraints.riding_u, jacobian)
+    return _constrained(crystal, names, np.array(start), jacobian, occupancies, constraints)
+
+
+def _constrained(
+    crystal: Crystal,
+    names: list[str],
+    start: Array,
+    jacobian: Array,
+    occupancies: Occupancies,
+    constraints: ConstraintSpec,
+) -> Parameters:
+    """The parameters that the equations leave, at a start that keeps them."""
+    given, values = equations(constraints, names, start)
+    shares = _exchange(crystal, jacobian, occupancies, constraints)
+    rows = np.vstack([given, shares])
+    moved = satisfied(rows, np.concatenate([values, shares @ start]), start)
+    crystal = Parameters(crystal, tuple(names), start, jacobian).apply(moved)
+    rows = np.vstack([rows, _origin(crystal, jacobian, rows)])
     free, basis = null_space(rows, len(names))
-    return Parameters(crystal, tuple(names[k] for k in free), np.array(start)[free], jacobian @ basis)
+    if not free:
+        raise InputError("the model has no free parameters", field="constraints")
+    return Parameters(crystal, tuple(names[k] for k in free), moved[free], jacobian @ basis)
 
 
-def _with_adps(crystal: Crystal, adp_model: AdpModel) -> Crystal:
+def _riding_displacements(crystal: Crystal, riding: list[tuple[int, int, Array]], factor: float) -> Crystal:
+    """The crystal with isotropic riding atoms whose U is a multiple of their parent's U_eq."""
+    u_iso, u_ij = crystal.u_iso.copy(), crystal.u_ij.copy()
+    for site, parent, _ in riding:
+        u_iso[site], u_ij[site] = factor * u_iso[parent], np.nan
+    return replace(crystal, u_iso=u_iso, u_ij=u_ij)
+
+
+def with_adps(crystal: Crystal, adp_model: AdpModel) -> Crystal:
+    """The crystal with isotropic or anisotropic sites throughout, or as it is; U_eq stays."""
     u_ij = crystal.u_ij.copy()
     if adp_model == "isotropic":
         u_ij[:] = np.nan
     elif adp_model == "anisotropic":
         for i in np.flatnonzero(np.isnan(u_ij).any(axis=1)):
             u_ij[i] = isotropic_tensor(crystal, crystal.u_iso[i])
-    return replace(crystal, u_ij=u_ij)
+    u_iso, aniso = crystal.u_iso.copy(), ~np.isnan(u_ij).any(axis=1)
+    u_iso[aniso] = u_ij[aniso] @ equivalent_weights(crystal)
+    return replace(crystal, u_ij=u_ij, u_iso=u_iso)
 
 
-def _of_site(crystal: Crystal, sites: list[int], mixing: bool) -> Iterator[tuple[str, float, Array]]:
+def _of_site(
+    crystal: Crystal, sites: list[int], mixing: bool, constraints: ConstraintSpec
+) -> Iterator[tuple[str, float, Array]]:
     """Name, start value and column (n, 11) of every parameter of one position."""
     first = sites[0]
     label, x = crystal.labels[first], crystal.xyz[first]
@@ -133,10 +228,15 @@ def _of_site(crystal: Crystal, sites: list[int], mixing: bool) -> Iterator[tuple
                 float(crystal.u_ij[first, k]),
                 _column(crystal, sites, U_IJ, tensor),
             )
-    if mixing and len(sites) > 1:
-        for site in sites:
+    for site in sites:
+        if (mixing and len(sites) > 1) or _is_free(crystal.labels[site], constraints):
             value = float(crystal.occupancy[site])
             yield f"{crystal.labels[site]}.occupancy", value, _column(crystal, [site], OCCUPANCY, 1.0)
+
+
+def _is_free(label: str, constraints: ConstraintSpec) -> bool:
+    """Whether the occupancy of an atom is refined by itself."""
+    return any(fnmatchcase(label, pattern) for pattern in constraints.free_occupancies)
 
 
 def _column(crystal: Crystal, sites: list[int], quantity: int | slice, value: float | Array) -> Array:
@@ -146,21 +246,38 @@ def _column(crystal: Crystal, sites: list[int], quantity: int | slice, value: fl
     return out
 
 
-def _constraints(crystal: Crystal, jacobian: Array, occupancies: Occupancies) -> Array:
-    """Rows (k, p) that shifts of the parameters must be orthogonal to."""
+def _exchange(
+    crystal: Crystal, jacobian: Array, occupancies: Occupancies, constraints: ConstraintSpec
+) -> Array:
+    """Rows (k, p): sums of occupancies over mixed sites, and of elements over the cell, that stay."""
     rows = []
-    counts = crystal.multiplicities * crystal.occupancy
-    charge = counts * np.array([_atomic_number(e) for e in crystal.elements])
-    for direction in polar_directions(crystal):
-        along = direction / (direction @ direction)
-        rows.append(np.einsum("n,q,nqp->p", charge / charge.sum(), along, jacobian[:, :3]))
     if occupancies != "fixed":
-        rows += [jacobian[sites, OCCUPANCY].sum(axis=0) for sites in shared_sites(crystal) if len(sites) > 1]
+        rows += [
+            jacobian[sites, OCCUPANCY].sum(axis=0)
+            for sites in shared_sites(crystal)
+            if len(sites) > 1 and not any(_is_free(crystal.labels[i], constraints) for i in sites)
+        ]
     if occupancies == "composition":
         for element in sorted(set(crystal.elements)):
             of_element = crystal.multiplicities * np.array([e == element for e in crystal.elements])
             rows.append(of_element @ jacobian[:, OCCUPANCY])
     return np.array(rows).reshape(-1, jacobian.shape[2])
+
+
+def _origin(crystal: Crystal, jacobian: Array, rows: Array) -> Array:
+    """Rows (k, p) that hold the centre of charge along every polar direction in which all atoms can still move."""
+    counts = crystal.multiplicities * crystal.occupancy
+    charge = counts * np.array([_atomic_number(e) for e in crystal.elements])
+    _, basis = null_space(rows, jacobian.shape[2])
+    shifts = (jacobian[:, :3] @ basis).reshape(3 * len(crystal.labels), -1)
+    out = []
+    for direction in polar_directions(crystal):
+        uniform = np.tile(direction, len(crystal.labels))
+        moves = np.linalg.lstsq(shifts, uniform, rcond=None)[0] if shifts.shape[1] else np.empty(0)
+        if np.abs(shifts @ moves - uniform).max() < 1e-9:
+            along = direction / (direction @ direction)
+            out.append(np.einsum("n,q,nqp->p", charge / charge.sum(), along, jacobian[:, :3]))
+    return np.array(out).reshape(-1, jacobian.shape[2])
 
 
 def _atomic_number(element: str) -> int:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.polynomial.legendre import legvander
 from numpy.typing import NDArray
 
-from nanoed.pipeline.refine.frames import Engine, Frame, tilted
-from nanoed.pipeline.refine.parameters import Parameters
+from nanoed.pipeline.refine.frames import Engine, Frame, Spread, tilted
+from nanoed.pipeline.refine.parameters import ABSORPTION, MOSAICITY, OFF_LATTICE, TWIN, Parameters
 from nanoed.pipeline.spec import RefineSpec
 from nanoed.sim.physics.bloch import PotentialTable, potential_table
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
 T = TypeVar("T")
+SMALLEST_SPREAD = 1e-5
+"""rad; a refined mosaicity does not fall below it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +28,8 @@ class State:
     """values : (p,) of the structure.  tilts : (frames, 2) rad.
 
     sizes : (k,) coefficients of the Legendre polynomials in the stage angle that make the log of the body's
-    diameter in Å; one of them: the same body in all frames.
+    diameter in Å; one of them: the same body in all frames. Of frames with sizes of their own: the log that they
+    have in common, and how far each (by its row in the data) is off.
     """
 
     values: Floats
@@ -39,8 +42,27 @@ class State:
 
 
 def basis(frame: Frame, n: int) -> Array:
-    """The first n Legendre polynomials at the frame's place in the range of stage angles; (n,)."""
-    return legvander(np.array([frame.place]), n - 1)[0]
+    """What the n sizes of a state contribute to the log of the frame's: Legendre polynomials, or its own; (n,)."""
+    if not frame.own_size:
+        return legvander(np.array([frame.place]), n - 1)[0]
+    out = np.zeros(n)
+    out[0] = 1.0
+    if n > 1:
+        out[1 + frame.number] = 1.0
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outside:
+    """Share of the normal equations that no frame has: normal (p + k, p + k), right (p + k,), sum of squares.
+
+    restraints : their number.
+    """
+
+    normal: Array
+    right: Array
+    cost: float
+    restraints: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,18 +90,48 @@ class Problem:
         """Spread of the tilts, rad."""
         return float(np.radians(self.spec.tilt_prior_deg))
 
+    def outside(self, state: State) -> Outside:
+        """What restraints and the prior of the frames' own sizes add to the least squares."""
+        residual, slope = self.parameters.restrained(state.values)
+        own = len(state.sizes) - 1 if self.spec.thickness.frame_spread is not None else 0
+        jacobian = np.zeros((len(residual) + own, len(state.values) + len(state.sizes)))
+        jacobian[: len(residual), : len(state.values)] = slope
+        if own:
+            spread = float(self.spec.thickness.frame_spread or 1.0)
+            jacobian[len(residual) :, -own:] = np.eye(own) / spread
+            residual = np.concatenate([residual, -state.sizes[1:] / spread])
+        return Outside(jacobian.T @ jacobian, jacobian.T @ residual, float(residual @ residual), len(slope))
+
     def potential(self, values: Floats, derivatives: bool) -> PotentialTable:
+        """Potential coefficients of the structure; the derivatives' columns are those of the parameters."""
         crystal = self.parameters.apply(values)
         jacobian = self.parameters.jacobian if derivatives else None
-        return potential_table(
-            crystal,
-            self.voltage,
-            self.engine.g_max,
-            self.spec.factors,
-            jacobian,
-            self.spec.absorption,
+        absorption = self._extra(values, ABSORPTION, self.spec.absorption)
+        table = potential_table(
+            crystal, self.voltage, self.engine.g_max, self.spec.factors, jacobian, absorption,
             self.spec.potential_scale,
-        )
+        )  # fmt: skip
+        place = self.parameters.place(ABSORPTION)
+        if derivatives and place is not None:
+            table.box[:, 1 + place] = 1j * table.box[:, 0] / (1 + 1j * absorption)
+        return table
+
+    def _extra(self, values: Floats, name: str, fixed: float) -> float:
+        place = self.parameters.place(name)
+        return fixed if place is None else float(values[place])
+
+    def _spread(self, state: State) -> Spread | None:
+        """Spread of orientations, rad, and the one that fixes the sampling; None: a perfect crystal."""
+        now, at = (self._extra(s.values, MOSAICITY, self.spec.mosaicity_deg) for s in (state, self.at))
+        return None if at <= 0 else (max(np.radians(now), SMALLEST_SPREAD), float(np.radians(at)))
+
+    def _domains(self, state: State) -> list[tuple[float, Engine, NDArray[np.float64]]]:
+        """Volume, engine and law of every domain of a twin; one without."""
+        twin = self.spec.twin
+        if twin is None:
+            return [(1.0, self.engine, np.eye(3))]
+        law, share = np.array(twin.law), self._extra(state.values, TWIN, twin.fraction)
+        return [(1 - share, self.engine, np.eye(3)), (share, self.engine.twinned(law), law)]
 
     def each(self, work: Callable[[int], T], which: NDArray[np.integer[Any]] | None = None) -> list[T]:
         """work(i) of every frame (or of `which`), in order, over the workers; reports progress."""
@@ -102,11 +154,35 @@ class Problem:
         self, i: int, state: State, tilt: Array, potential: PotentialTable, derivatives: bool
     ) -> tuple[Array, Array]:
         """Intensities (n,) of frame i and their derivatives (n, p + k + 2): structure, sizes, tilts."""
-        frame = self.frames[i]
+        found, slope = np.zeros(len(self.frames[i].hkl)), np.zeros(())
+        twinned = self.parameters.place(TWIN)
+        for number, (share, engine, law) in enumerate(self._domains(state)):
+            part, part_slope = self._domain(i, engine, law, state, tilt, potential, derivatives)
+            found, slope = found + share * part, slope + share * part_slope
+            if derivatives and twinned is not None:
+                slope[:, twinned] += part if number else -part
+        return found, slope
+
+    def _domain(
+        self, i: int, engine: Engine, law: Array, state: State, tilt: Array, potential: PotentialTable,
+        derivatives: bool,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """As `frame`, of one domain of the crystal by itself."""
+        frame, image = self.frames[i], self.frames[i].hkl @ law.T
+        of_domain = replace(frame, hkl=np.rint(image).astype(np.int64))
         fixed = (self.at.tilts[i], self.at.size(frame))
-        found, slope = self.engine.intensities(frame, tilt, state.size(frame), fixed, potential, derivatives)
+        common = (of_domain, tilt, state.size(frame), fixed, potential)
+        spread = self._spread(state)
+        found, slope = engine.intensities(*common, derivatives, spread)
+        elsewhere = np.abs(image - of_domain.hkl).max(axis=1) > OFF_LATTICE
+        found[elsewhere] = 0.0
         if not derivatives:
             return found, slope
+        slope[elsewhere] = 0.0
+        place = self.parameters.place(MOSAICITY)
+        if place is not None:
+            by_spread, _ = engine.intensities(*common, False, spread, by_spread=True)
+            slope[:, place] = np.where(elsewhere, 0.0, np.radians(by_spread))
         by_size = np.outer(slope[:, -1], basis(frame, len(state.sizes)))
         return found, np.hstack([slope[:, :-3], by_size, slope[:, -3:-1]])
 

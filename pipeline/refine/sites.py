@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from nanoed.sim.physics.crystal import Crystal, u_matrix
+from nanoed.sim.physics.crystal import SAME_SITE_A, Crystal, u_matrix
 
 Array = NDArray[np.float64]
-ON_SITE = 1e-4
 SAME_PLACE = 1e-6
 U_PLACES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 """Where U11 U22 U33 U12 U13 U23 stand in the tensor."""
@@ -29,10 +30,24 @@ def shared_sites(crystal: Crystal) -> list[list[int]]:
 
 
 def stabiliser(crystal: Crystal, x: Array) -> Array:
-    """Rotations (m, 3, 3) of the operations that leave the position x (3,) where it is."""
-    turned = crystal.rotations @ x + crystal.translations - x
-    stays = np.abs(turned - np.rint(turned)).max(axis=1) < ON_SITE
-    return crystal.rotations[stays].astype(float)
+    """Rotations (m, 3, 3) of the operations that leave the position x (3,) where it is, to SAME_SITE_A."""
+    return crystal.rotations[_stays(crystal, x)[0]].astype(float)
+
+
+def _stays(crystal: Crystal, x: Array) -> tuple[NDArray[np.bool_], Array]:
+    """Which operations (m,) leave x in place, and how far all of them carry it (m, 3), fractional."""
+    away = crystal.rotations @ x + crystal.translations - x
+    away -= np.rint(away)
+    return np.linalg.norm(away @ crystal.frac_to_cart.T, axis=1) < SAME_SITE_A, away
+
+
+def on_special_positions(crystal: Crystal) -> Crystal:
+    """The crystal with each site that is rounded off its special position put back onto it, the mean of its images."""
+    xyz = crystal.xyz.copy()
+    for site, x in enumerate(crystal.xyz):
+        stays, away = _stays(crystal, x)
+        xyz[site] += away[stays].mean(axis=0)
+    return replace(crystal, xyz=xyz)
 
 
 def free_directions(crystal: Crystal, x: Array) -> list[tuple[int, Array]]:

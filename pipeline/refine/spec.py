@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from nanoed.pipeline.part import Part
 
@@ -28,6 +29,89 @@ class ThicknessSpec(Part):
     """Gauss nodes of the thickness distribution (A7: 8-12)."""
     angle_terms: Annotated[int, Field(ge=0, le=6)] = 0
     """Legendre polynomials of the stage angle in the log of the size, beyond a constant; 0: a rigid body."""
+    frame_spread: PositiveFloat | None = None
+    """Every frame has a size of its own, whose log is this (prior spread) about the common one; None: one size."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_change(self) -> ThicknessSpec:
+        if self.frame_spread is not None and self.angle_terms:
+            raise ValueError("frame_spread and angle_terms exclude each other")
+        return self
+
+
+class LinearConstraint(Part):
+    """sum of coefficient times parameter = value."""
+
+    terms: Annotated[dict[str, float], Field(min_length=1)]
+    """Coefficients by name of the parameter, such as "Ti1.occupancy"."""
+    value: float | None = None
+    """None: what the start model has."""
+
+
+class ConstraintSpec(Part):
+    """What is held, beyond symmetry. Parameters are named LABEL.x, .y, .z, .occupancy, .U_iso, .U11 ... .U23.
+
+    fixed : patterns such as "O*.U*" of parameters that stay as the start model has them.
+    shared : groups of patterns whose parameters have one value, the mean of the start model's.
+    linear : further linear equations.
+    free_occupancies : patterns of labels whose occupancy is refined by itself.
+    hydrogens : riding: each moves with the atom it is bound to and has riding_u times its U_eq; fixed; or free.
+    """
+
+    fixed: tuple[str, ...] = ()
+    shared: tuple[tuple[str, ...], ...] = ()
+    linear: tuple[LinearConstraint, ...] = ()
+    free_occupancies: tuple[str, ...] = ()
+    hydrogens: Literal["riding", "fixed", "free"] = "riding"
+    riding_u: PositiveFloat = 1.2
+
+
+class BondRestraint(Part):
+    """The distances between two labels' atoms are this long, for those within a quarter of it in the start model."""
+
+    atoms: tuple[str, str]
+    length_A: PositiveFloat
+    su_A: PositiveFloat = 0.01
+
+
+class AdpRestraint(Part):
+    """Displacements of atoms whose labels match, for those with anisotropic ones.
+
+    kind : rigid_bond: bound atoms move alike along their bond (Hirshfeld 1976); similar: bound atoms have the same
+    Cartesian tensor; isotropic: a tensor is the sphere of its U_eq.
+    """
+
+    kind: Literal["rigid_bond", "similar", "isotropic"]
+    su_A2: PositiveFloat
+    atoms: tuple[str, ...] = ("*",)
+
+
+class RestraintSpec(Part):
+    """Observations beside the data, each (value - target) / su squared in the sum."""
+
+    bonds: tuple[BondRestraint, ...] = ()
+    adps: tuple[AdpRestraint, ...] = ()
+
+
+class TwinSpec(Part):
+    """A second domain whose lattice coincides with the first's.
+
+    law : h of a spot in the second domain = law times h in the first, row by row; determinant 1 or -1.
+    """
+
+    law: tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
+    fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Volume of the second domain at the start."""
+    refine: bool = True
+
+    @field_validator("law")
+    @classmethod
+    def _keeps_volume(
+        cls, value: tuple[tuple[float, float, float], ...]
+    ) -> tuple[tuple[float, float, float], ...]:
+        if abs(abs(np.linalg.det(np.array(value))) - 1) > 1e-6:
+            raise ValueError("a twin law has determinant 1 or -1")
+        return value
 
 
 class RefineSpec(Part):
@@ -62,7 +146,12 @@ class RefineSpec(Part):
         chosen anew at the orientations found.
     start_frames, start_cycles : frames, evenly spread, and number of the first cycles, which bring the model near.
     start_s_ratio : these use s_g_max times this, and beams up to d_star_max alone.
+    constraints, restraints : see there.
     absorption : imaginary over real part of every potential coefficient; 0: none (A1: 0.1 is usual).
+        refine_absorption : it is a parameter, from there on.
+    mosaicity_deg : standard deviation of the Gaussian spread of orientations, about the rotation axis or, where the
+        frame precesses or stands still, about both tilts (A6); 0: none.  refine_mosaicity : it is a parameter.
+    twin : a second domain.
     potential_scale : factor of the potential; 0.01 makes the frame-based refinement kinematical (B).
     heldout_folds : the frames are left out in so many turns, and each is predicted by a structure without it, found
         by one step from that of all frames; None: not.
@@ -97,7 +186,21 @@ class RefineSpec(Part):
     start_frames: PositiveInt = 24
     start_cycles: PositiveInt = 8
     start_s_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    constraints: ConstraintSpec = ConstraintSpec()
+    restraints: RestraintSpec = RestraintSpec()
     absorption: NonNegativeFloat = 0.0
+    refine_absorption: bool = False
+    mosaicity_deg: NonNegativeFloat = 0.0
+    refine_mosaicity: bool = False
+    twin: TwinSpec | None = None
     potential_scale: PositiveFloat = 1.0
     heldout_folds: Annotated[int, Field(ge=2)] | None = 10
     heldout_every: Annotated[int, Field(ge=2)] | None = None
+
+    @model_validator(mode="after")
+    def _starts(self) -> RefineSpec:
+        if self.refine_absorption and self.absorption == 0:
+            raise ValueError("refine_absorption needs a start value above 0 in absorption")
+        if self.refine_mosaicity and self.mosaicity_deg == 0:
+            raise ValueError("refine_mosaicity needs a start value above 0 in mosaicity_deg")
+        return self

@@ -38,18 +38,30 @@ def wr_f(observed: Array, sigma: Array, calculated: Array, instability: float) -
 
 
 def agreement(
-    reflections: pd.DataFrame, n_parameters: int, instability: float, n_tilts: int = 0
+    reflections: pd.DataFrame,
+    n_parameters: int,
+    instability: float,
+    n_tilts: int = 0,
+    restraints: tuple[float, int] = (0.0, 0),
 ) -> dict[str, float]:
     """R_obs, R_all, wR_all (on F²), wR on F, GoF and counts, named as in the results table.
 
     reflections : I_obs, sigma, I_calc on one scale. n_tilts : refined too, but not counted as parameters in the
-    tables of the field; GoF counts them. Observed: I > 3 sigma.
+    tables of the field; GoF counts them. Observed: I > 3 sigma.  restraints : their sum of squares and number; with
+    any, gof_restrained counts them as observations, sqrt((chi² + sum) / (n + r - p)), while gof is of the data alone.
     """
     i_o, sigma, i_c = (reflections[name].to_numpy(float) for name in ("I_obs", "sigma", "I_calc"))
     seen = i_o > OBSERVED_SIGMA * sigma
     w = weights(i_o, sigma, instability)
     chi2 = w * (i_o - i_c) ** 2
-    return {
+    cost, n_restraints = restraints
+    free = max(len(i_o) + n_restraints - n_parameters - n_tilts, 1)
+    restrained = (
+        {"n_restraints": n_restraints, "gof_restrained": float(np.sqrt((chi2.sum() + cost) / free))}
+        if n_restraints
+        else {}
+    )
+    return restrained | {
         "n_all": len(i_o),
         "n_obs": int(seen.sum()),
         "n_par": n_parameters,

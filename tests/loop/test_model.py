@@ -1,0 +1,174 @@
+"""Parameters that no site has come back from noise-free frames, with s.u. that are those of the whole matrix."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from goldens import shipped
+
+from nanoed.pipeline.io.cif_pets import PetsData
+from nanoed.pipeline.refine.dynamical import refine_dynamical
+from nanoed.pipeline.refine.frames import Engine, frames_of
+from nanoed.pipeline.refine.kinematical import refine_kinematical
+from nanoed.pipeline.refine.normal import blocks_of, scale_of, solve
+from nanoed.pipeline.refine.parameters import parameters_of
+from nanoed.pipeline.refine.problem import Problem, State
+from nanoed.pipeline.refine.uncertainties import frame_uncertainties
+from nanoed.pipeline.spec import RefineSpec
+from nanoed.sim.physics.electron import wavelength_A
+from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
+from nanoed.sim.physics.scattering import reflections_within, structure_factors, unique_reflections
+
+KV, SEMI_DEG, SIZE_A = 200.0, 1.0, 160.0
+DAUPHINE = ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0))
+SPEC = RefineSpec.model_validate(
+    {
+        "d_star_max": 1.2,
+        "min_reflections": 1,
+        "g_margin": 0.0,
+        "start_s_ratio": 1.0,
+        "n_azimuth": 12,
+        "settled": 1e-3,
+        "optimise_orientations": False,
+        "heldout_folds": None,
+        "reselections": 4,
+        "thickness": {"start_A": 150.0, "frame_spread": 0.5},
+        "twin": {"law": DAUPHINE, "fraction": 0.15},
+        "mosaicity_deg": 0.15,
+        "refine_mosaicity": True,
+        "absorption": 0.02,
+        "refine_absorption": True,
+    }
+)
+TRUE = {"twin_fraction": 0.3, "mosaicity_deg": 0.25, "absorption": 0.06}
+OFF = np.array([0.0, 0.1, -0.1, 0.05, -0.05])
+
+
+def listed() -> PetsData:
+    """Frames of quartz that list reflections, without intensities."""
+    crystal = shipped("quartz")
+    ub, wavelength, hkl = (
+        crystal.reciprocal_basis,
+        wavelength_A(KV),
+        reflections_within(crystal, SPEC.d_star_max),
+    )
+    zones, parts = [], []
+    for zone in range(1, len(OFF) + 1):
+        angles = (7.0 + 13.0 * zone, 3.0 - 2.0 * zone, 40.0)
+        g = hkl @ (frame_matrix(*np.radians(angles)) @ ub).T
+        near = np.abs(excitation_errors(g, wavelength)) < np.radians(SEMI_DEG) * np.linalg.norm(g, axis=1)
+        parts.append(pd.DataFrame(hkl[near], columns=["h", "k", "l"]).assign(I=1.0, sigma=1.0, zone=zone))
+        zones.append([zone, 0.0, 0.0, 1.0, SEMI_DEG, *angles, 1.0])
+    names = ["id", "u", "v", "w", "semi_angle", "alpha", "beta", "omega", "scale"]
+    table = pd.concat(parts, ignore_index=True)
+    return PetsData(crystal.cell, wavelength, ub, pd.DataFrame(zones, columns=names), table)
+
+
+def problem_of(data: PetsData) -> tuple[Problem, State]:
+    """The least squares, and the state with the true extra parameters and sizes."""
+    parameters = parameters_of(shipped("quartz"), SPEC)
+    values = parameters.start.copy()
+    for name, value in TRUE.items():
+        values[parameters.names.index(name)] = value
+    state = State(values, np.array([np.log(SIZE_A), *OFF]), np.zeros((len(OFF), 2)))
+    engine = Engine(
+        data.ub, SPEC.thickness, "precession", SPEC.d_star_max, SPEC.s_g_max, SPEC.n_azimuth, SPEC.s_g_taper
+    )
+    frames = frames_of(data, SPEC)
+    return Problem(frames, parameters, engine, SPEC, KV, state, 1, lambda done, total: None), state
+
+
+@pytest.fixture(scope="module")
+def made() -> PetsData:
+    """The frames with the true state's intensities."""
+    data = listed()
+    problem, state = problem_of(data)
+    parts = []
+    for frame, (intensity, _) in zip(problem.frames, problem.evaluate(state, derivatives=False), strict=True):
+        table = pd.DataFrame(frame.hkl, columns=["h", "k", "l"])
+        parts.append(table.assign(I=1e6 * intensity, sigma=1.0, zone=frame.zone))
+    return replace(data, reflections=pd.concat(parts, ignore_index=True))
+
+
+def test_twin_mosaicity_absorption_and_own_sizes_come_back(made: PetsData) -> None:
+    found = refine_dynamical(made, shipped("quartz"), SPEC)
+    table = found.parameters.set_index("name")
+    for name, value in TRUE.items():
+        assert table.loc[name, "value"] == pytest.approx(value, abs=2e-3), name
+        assert table.loc[name, "su"] > 0
+    assert found.frames["thickness_A"].to_numpy() == pytest.approx(SIZE_A * np.exp(OFF), rel=3e-3)
+    assert (found.frames[["scale_su", "thickness_su_A"]] > 0).all(axis=None)
+    alone = SPEC.model_copy(update={"twin": None})
+    assert refine_dynamical(made, shipped("quartz"), alone).statistics["r_all_pct"] > 5
+
+
+def test_uncertainties_are_those_of_the_full_matrix(made: PetsData) -> None:
+    """Structure, sizes, and per frame scale and tilts in one normal matrix, inverted whole."""
+    problem, state = problem_of(made)
+    problem = replace(problem, spec=SPEC.model_copy(update={"optimise_orientations": True}))
+    calculated, slopes = map(list, zip(*problem.evaluate(state, derivatives=True), strict=True))
+    p, n = slopes[0].shape[1] - 2, len(slopes)
+    whole = np.zeros((p + 3 * n, p + 3 * n))
+    outside = problem.outside(state)
+    whole[:p, :p] = outside.normal
+    for i, (frame, c, slope) in enumerate(zip(problem.frames, calculated, slopes, strict=True)):
+        rows = np.zeros((len(c), p + 3 * n))
+        rows[:, :p] = scale_of(frame, c) * slope[:, :p]
+        rows[:, p + 3 * i : p + 3 * i + 2] = scale_of(frame, c) * slope[:, p:]
+        rows[:, p + 3 * i + 2] = c
+        whole += rows.T @ (frame.weight[:, None] * rows)
+        for k in range(2):
+            whole[p + 3 * i + k, p + 3 * i + k] += problem.prior**-2
+    scale = 1 / np.sqrt(np.diag(whole))
+    expected = scale * np.sqrt(np.diag(np.linalg.inv(whole * np.outer(scale, scale))))
+    blocks = blocks_of(problem.frames, calculated, slopes, state.tilts, problem.prior)
+    normal = solve(blocks, problem.working, True, 0.0, (outside.normal, outside.right))[2]
+    covariance = np.linalg.inv(normal)
+    assert np.sqrt(np.diag(covariance)) == pytest.approx(expected[:p], rel=1e-5)
+    su = frame_uncertainties(problem, state, calculated, slopes, covariance)
+    of_frames = expected[p:].reshape(n, 3)
+    assert su[:, 1:3] == pytest.approx(of_frames[:, :2], rel=1e-5)
+    assert su[:, 0] == pytest.approx(of_frames[:, 2], rel=1e-5)
+    held = replace(problem, spec=SPEC)
+    without = frame_uncertainties(held, state, calculated, slopes, covariance)
+    assert (without[:, 0] < 0.999 * su[:, 0]).any()
+
+
+def test_a_twin_of_merged_intensities() -> None:
+    crystal = shipped("quartz")
+    hkl = unique_reflections(crystal, 1.4)
+    first = np.abs(structure_factors(crystal, hkl)) ** 2
+    second = np.abs(structure_factors(crystal, hkl @ np.array(DAUPHINE, int))) ** 2
+    table = pd.DataFrame(hkl, columns=["h", "k", "l"]).assign(I=0.7 * first + 0.3 * second, sigma=0.1)
+    spec = RefineSpec.model_validate({"twin": {"law": DAUPHINE}, "adp_model": "as_model"})
+    found = refine_kinematical(table, crystal, spec)
+    twin = found.parameters.set_index("name").loc["twin_fraction"]
+    assert twin["value"] == pytest.approx(0.3, abs=1e-5)
+    alone = refine_kinematical(table, crystal, spec.model_copy(update={"twin": None}))
+    assert alone.statistics["r_all_pct"] > 1000 * found.statistics["r_all_pct"]
+
+
+def test_restraints_count_as_observations() -> None:
+    """A wrong bond length pulls, raises the restrained GoF by its own misfit, and lowers the s.u."""
+    crystal = shipped("quartz")
+    hkl = unique_reflections(crystal, 0.9)
+    i = np.abs(structure_factors(crystal, hkl)) ** 2
+    sigma = 0.05 * i + 0.02 * i.max()
+    noisy = i + sigma * np.random.default_rng(2).standard_normal(len(i))
+    table = pd.DataFrame(hkl, columns=["h", "k", "l"]).assign(I=noisy, sigma=sigma)
+    bonds = [{"atoms": ["Si1", "O1"], "length_A": 1.70, "su_A": 0.01}]
+    spec = RefineSpec.model_validate({"instability": 0.0})
+    free = refine_kinematical(table, crystal, spec)
+    held = refine_kinematical(table, crystal, RefineSpec.model_validate(
+        {"instability": 0.0, "restraints": {"bonds": bonds}}))  # fmt: skip
+    s = held.statistics
+    assert s["n_restraints"] == 2
+    misfit = s["gof_restrained"] ** 2 * (s["n_all"] + 2 - s["n_par"]) - s["gof"] ** 2 * (
+        s["n_all"] - s["n_par"]
+    )
+    residual = held.parametrised.restrained(held.parameters["value"].to_numpy()[:-1])[0]
+    assert misfit == pytest.approx(float(residual @ residual), rel=1e-6)
+    assert misfit > 4
+    assert "gof_restrained" not in free.statistics
+    assert np.linalg.norm(held.crystal.xyz - free.crystal.xyz) > 1e-3
