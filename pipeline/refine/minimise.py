@@ -95,10 +95,7 @@ def gauss_newton(
             damping, fresh = (damping / 10 if damping > 1e-4 else 0.0), False
         elif better or not fresh:
             point, slopes, fresh = _linearised(problem, point.state, None)
-            if poor:
-                damping = max(3 * damping, 1e-2)
-            elif better and damping > 1e-4:
-                damping /= 10
+            damping = _damped_anew(damping, better, poor)
         else:
             damping = max(10 * damping, 1e-2)
         last = shift
@@ -108,6 +105,13 @@ def gauss_newton(
         f"dynamical refinement did not settle in {problem.spec.max_cycles} cycles (largest shift/su {shift:.2g}, "
         f"wR {_wr(problem, point):.1f} %); try a better start model, another thickness model or start_A"
     )
+
+
+def _damped_anew(damping: float, better: bool, poor: bool) -> float:
+    """More damping after a step that was too long, less after a good one."""
+    if poor:
+        return max(3 * damping, 1e-2)
+    return damping / 10 if better and damping > 1e-4 else damping
 
 
 def _moved(before: State, after: State) -> tuple[Floats, Floats]:

@@ -99,7 +99,7 @@ def test_twin_mosaicity_absorption_and_own_sizes_come_back(made: PetsData) -> No
         assert table.loc[name, "su"] > 0
     assert found.frames["thickness_A"].to_numpy() == pytest.approx(SIZE_A * np.exp(OFF), rel=3e-3)
     assert (found.frames[["scale_su", "thickness_su_A"]] > 0).all(axis=None)
-    alone = SPEC.model_copy(update={"twin": None})
+    alone = SPEC.model_copy(update={"twin": None, "settled": 0.1})
     assert refine_dynamical(made, shipped("quartz"), alone).statistics["r_all_pct"] > 5
 
 
