@@ -9,13 +9,13 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
 
 from nanoed.pipeline.io.cif_pets import read_cif_pets
 from nanoed.pipeline.io.hkl import read_hkl
 from nanoed.pipeline.io.ins import Cell, read_ins
 from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.pipeline.refine.dynamical import refine_dynamical
+from nanoed.pipeline.refine.hand import refine_both_hands
 from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.output import write_refinement
 from nanoed.pipeline.refine.result import Refinement
@@ -28,6 +28,7 @@ from nanoed.pipeline.solve.solve import solve as solve_intensities
 from nanoed.pipeline.spec import ReduceSpec, RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import ConvergenceError, InputError
+from nanoed.studies.clock import Laps
 
 AVERAGED = {"kinematical": "merged.hkl", "kinematical-nonaveraged": "unmerged.hkl"}
 KINEMATICAL_SCALE = 0.01
@@ -48,11 +49,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """The reduction (None if it failed), one outcome per method, and the seconds of each stage."""
+    """The reduction (None if it failed), one outcome per method, and how long each stage took."""
 
     reduction: Reduction | Indexed | None
     outcomes: tuple[Outcome, ...]
-    seconds: dict[str, float] = field(default_factory=dict)
+    laps: Laps = field(default_factory=Laps)
 
 
 def analyse(
@@ -72,42 +73,30 @@ def analyse(
     data, into `out_dir/solved`. A stage that fails becomes the outcome of the methods that needed
     it; only a full or forbidden disk ends the run.
     """
-    began = perf_counter()
+    laps = Laps()
     try:
-        reduction = _reduced(data_dir, reduce_spec, start, out_dir / "reduced", workers, progress)
+        with laps.stage("reduce"):
+            reduction = _reduced(data_dir, reduce_spec, start, out_dir / "reduced", workers, progress)
     except (OSError, MemoryError):
         raise
     except Exception as error:
-        lost = tuple(_failure(method, error, "reduction") for method in methods)
-        return Analysis(None, lost, {"reduce": perf_counter() - began})
-    seconds = {"reduce": perf_counter() - began}
+        return Analysis(None, tuple(_failure(method, error, "reduction") for method in methods), laps)
     if isinstance(start, SolveSpec):
-        began = perf_counter()
         try:
-            start = solve(out_dir / "reduced", start, out_dir / "solved", workers, progress).crystal
+            with laps.stage("solve"):
+                start = solve(out_dir / "reduced", start, out_dir / "solved", workers, progress).crystal
         except (OSError, MemoryError):
             raise
         except Exception as error:
-            lost = tuple(_failure(method, error, "solution") for method in methods)
-            return Analysis(reduction, lost, seconds | {"solve": perf_counter() - began})
-        seconds["solve"] = perf_counter() - began
+            return Analysis(reduction, tuple(_failure(method, error, "solution") for method in methods), laps)
     model = replace(start, cell=reduction.geometry.cell)
     outcomes = []
     for method in methods:
-        began = perf_counter()
-        outcomes.append(
-            outcome(
-                method,
-                out_dir / "reduced",
-                model,
-                refine_spec,
-                out_dir / "refined" / method,
-                workers,
-                progress,
-            )
-        )
-        seconds[f"refine {method}"] = perf_counter() - began
-    return Analysis(reduction, tuple(outcomes), seconds)
+        with laps.stage(f"refine {method}"):
+            place = out_dir / "refined" / method
+            found = outcome(method, out_dir / "reduced", model, refine_spec, place, workers, progress)
+        outcomes.append(found)
+    return Analysis(reduction, tuple(outcomes), laps)
 
 
 def _reduced(
@@ -166,7 +155,8 @@ def refine(
     if method == "kinematical-frames":
         spec = spec.model_copy(update={"potential_scale": KINEMATICAL_SCALE})
     data = read_cif_pets(_file(reduced, method, "frames.cif_pets"))
-    refined = refine_dynamical(data, _with_cell(model, data.cell), spec, workers, progress)
+    make = refine_both_hands if spec.both_hands and method == "dynamical" else refine_dynamical
+    refined = make(data, _with_cell(model, data.cell), spec, workers, progress)
     return replace(refined, method=method)
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,8 @@ from nanoed.sim.spec import Experiment
 from nanoed.studies.settings import merged, nearest, read_toml, validated, write_toml
 
 HERE = Path(__file__).parent
+OF_NO_RUN = {"__pycache__", "commands", "sweeps"}
+"""Folders that no number of a run depends on; a contract of the imports keeps it so."""
 NAME_PATTERN = r"^[a-z0-9._-]+$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Method = Literal["kinematical", "kinematical-nonaveraged", "kinematical-frames", "dynamical"]
@@ -32,6 +35,7 @@ class Start(BaseModel):
         the reduced data and knows nothing of it.
     displacement_A : every atom is moved this far, in a random direction that its site allows.
     u_iso_A2 : displacement parameter given to every atom.
+    occupancies : "random" spreads elements that share sites evenly over these.
     cell_error_pct : every independent axis of the approximate cell is this much too long or too short.
     """
 
@@ -40,6 +44,7 @@ class Start(BaseModel):
     model: Literal["displaced", "solve"] = "displaced"
     displacement_A: Annotated[float, Field(ge=0, le=1)] = 0.1
     u_iso_A2: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    occupancies: Literal["true", "random"] = "true"
     cell_error_pct: Annotated[float, Field(ge=0, le=10)] = 1.0
 
 
@@ -164,6 +169,19 @@ def load_case(name: str, overrides: Iterable[str] = ()) -> Case:
     return case
 
 
+def changed_case(name: str, parts: Iterable[Mapping[str, Any]], where: str) -> Case:
+    """The case of a shipped name or path with `parts` of case files laid over it, the last one winning.
+
+    where : named in the InputError for a wrong field or value.
+    """
+    document = _document(name, ())
+    for part in parts:
+        document = merged(_without_other_kinds(document, part), part)
+    case = validated(Case, document, Path(where))
+    structure_file(case.structure)
+    return case
+
+
 def structure_file(structure: str) -> Path:
     """Path of a structure given by shipped name or by path; raises InputError if there is none."""
     path = Path(structure) if structure.endswith(".cif") else HERE / "structures" / f"{structure}.cif"
@@ -194,8 +212,9 @@ def canonical_json(document: Any) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+@cache
 def sources_hash() -> str:
-    """SHA-256 over the package's own files, by relative path and content."""
+    """SHA-256 over the package's own files that a run's files depend on, by relative path and content."""
     root, digest = HERE.parent, hashlib.sha256()
     files = (
         Path(folder) / name
@@ -204,7 +223,7 @@ def sources_hash() -> str:
         for name in names
     )
     for path in sorted(files):
-        if "__pycache__" not in path.parts:
+        if not OF_NO_RUN & set(path.relative_to(root).parts):
             digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -239,7 +258,7 @@ def _document(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     return merged(_without_other_kinds(_document(base, (*seen, base)), document), document)
 
 
-def _without_other_kinds(base: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+def _without_other_kinds(base: dict[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
     """`base` without the protocol if that of `document` is of another kind: their fields do not mix."""
     below, over = (part.get("experiment", {}).get("protocol", {}) for part in (base, document))
     if over.get("kind", below.get("kind")) == below.get("kind"):

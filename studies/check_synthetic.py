@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from nanoed.pipeline.spec import RefineSpec, ThicknessSpec
 from nanoed.sim.physics.crystal import Crystal, read_cif
 from nanoed.studies.case import structure_file
 from nanoed.studies.findings import Finding
+from nanoed.studies.run import random_occupancies
 from nanoed.studies.synthetic_frames import Series, expected_frames, noisy
 
 Array = NDArray[np.float64]
@@ -112,7 +112,7 @@ def mgti2o5(reference: Path, workers: int, progress: Progress | None) -> Iterato
         factors="lobato",
     )
     data = noisy(expected_frames(crystal, series, np.random.default_rng(1)), np.random.default_rng(2))
-    random = _random_cations(crystal)
+    random = random_occupancies(crystal)
     r: dict[tuple[str, str], float] = {}
     for method, scale in (("dynamical", 1.0), ("kinematical, by frames", 0.01)):
         for model, kept in (("refined", "composition"), ("random", "fixed")):
@@ -142,18 +142,6 @@ def _cations(found: Refinement, true: Crystal, method: str) -> Iterator[Finding]
     yield Finding("mgti2o5", f"largest error of an occupancy in s.u., {method}", worst, *asked)
     yield Finding("mgti2o5", f"s.u. of the Ti occupancy of M1, {method}", float(found.su["occupancy"][0]))
     yield Finding("mgti2o5", f"Ti occupancy of M1, {method}", float(found.crystal.occupancy[0]))
-
-
-def _random_cations(crystal: Crystal) -> Crystal:
-    """Each element of the mixed sites with the same share of all of them."""
-    shares = crystal.occupancy.copy()
-    mixed = np.array([e in ("Mg", "Ti") for e in crystal.elements])
-    for element in ("Mg", "Ti"):
-        own = mixed & np.array([e == element for e in crystal.elements])
-        shares[own] = (crystal.multiplicities * shares)[own].sum() / (crystal.multiplicities * shares)[
-            mixed
-        ].sum()
-    return replace(crystal, occupancy=shares)
 
 
 def _shipped(name: str) -> Crystal:

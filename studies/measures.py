@@ -56,6 +56,11 @@ def u_rmsd_A2(comparison: Comparison, reference: Crystal) -> float:
     return rms(comparison.matched.u_iso - reference.u_iso)
 
 
+def occ_max_err(comparison: Comparison, reference: Crystal) -> float:
+    """Largest difference of an occupancy from the true one."""
+    return float(np.abs(comparison.matched.occupancy - reference.occupancy).max())
+
+
 def cell_err_pct(cell: tuple[float, ...], true: tuple[float, ...]) -> float:
     """Largest relative error of a cell length, in percent."""
     return float(100 * np.max(np.abs(np.array(cell[:3]) / np.array(true[:3]) - 1)))

@@ -16,7 +16,14 @@ from nanoed.sim.truth import Truth
 from nanoed.studies.analysis import Analysis, Outcome
 from nanoed.studies.case import Case
 from nanoed.studies.compare import Comparison
-from nanoed.studies.measures import cell_err_pct, orientation_errors_deg, pull_rms, rms, u_rmsd_A2
+from nanoed.studies.measures import (
+    cell_err_pct,
+    occ_max_err,
+    orientation_errors_deg,
+    pull_rms,
+    rms,
+    u_rmsd_A2,
+)
 from nanoed.studies.serial import named_as_in_truth
 from nanoed.studies.tables import RESULT_COLUMNS
 
@@ -127,6 +134,10 @@ def outcome_columns(
             "u_rmsd_A2": u_rmsd_A2(comparison, crystal),
             "pull_rms": pull_rms(comparison, crystal, outcome.refinement.su["xyz"]),
         }
+        if "hand_z" in statistics:  # of the refined hand over the other; here of the true one
+            row["hand_z"] = -statistics["hand_z"] if comparison.inverted else statistics["hand_z"]
+        if outcome.refinement.settings.get("occupancies", "fixed") != "fixed":
+            row["occ_max_err"] = occ_max_err(comparison, crystal)
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +26,7 @@ from nanoed.sim.truth import read_truth
 from nanoed.studies.analysis import Analysis, Progress, analyse
 from nanoed.studies.artefacts import collect_artefacts
 from nanoed.studies.case import Case, Start, crystal_document
+from nanoed.studies.clock import Laps
 from nanoed.studies.compare import Comparison, compare
 from nanoed.studies.folder import placed
 from nanoed.studies.report import report
@@ -72,8 +72,9 @@ def run_case(
     keep: Keep = "frames",
     force: bool = False,
     progress: Progress | None = None,
+    page: bool = True,
 ) -> Run:
-    """Run a case into `out` (default ./NAME-digest8), whole or not at all.
+    """Run a case into `out` (default ./NAME-digest8), whole or not at all; without `page`, no figures and report.
 
     A folder with the same run key is reused; one that holds anything else is refused without `force`, which
     replaces the files of a run and leaves others alone. What a method could not do is a row of the results.
@@ -84,7 +85,7 @@ def run_case(
     if not force and is_done(out, key, keep):
         return Run(out, read_results(out / "results.csv"), reused=True)
     with placed(out, force, ENTRIES, room_bytes(case.experiment)) as work, threadpool_limits(1):
-        _make(case, key, work, workers, keep, progress)
+        _make(case, key, work, workers, keep, progress, page)
     return Run(out, read_results(out / "results.csv"), reused=False)
 
 
@@ -108,6 +109,8 @@ def given(crystal: Crystal, start: Start, seed: int) -> Given:
     """The approximate cell and the start model that an experimenter would have; same seed, same answer."""
     cell = approximate_cell(crystal, start.cell_error_pct, stream(seed, "approximate cell"))
     model = displaced(crystal, start.displacement_A, stream(seed, "start model"))
+    if start.occupancies == "random":
+        model = random_occupancies(model)
     uniform = np.full(len(crystal.labels), start.u_iso_A2)
     isotropic = np.full_like(crystal.u_ij, math.nan)
     return Given(cell, replace(model, name="start", cell=cell, u_iso=uniform, u_ij=isotropic))
@@ -138,6 +141,23 @@ def displaced(crystal: Crystal, distance_A: float, rng: np.random.Generator) -> 
     return replace(crystal, xyz=xyz)
 
 
+def random_occupancies(crystal: Crystal) -> Crystal:
+    """Elements that share sites distributed at random: each with the same share of every such site."""
+    places = [tuple(np.round(position % 1.0, 6)) for position in crystal.xyz]
+    together = {
+        place: frozenset(e for e, p in zip(crystal.elements, places, strict=True) if p == place)
+        for place in places
+    }
+    atoms = crystal.multiplicities * crystal.occupancy
+    occupancy = crystal.occupancy.copy()
+    for elements in {found for found in together.values() if len(found) > 1}:
+        mixed = np.array([together[place] == elements for place in places])
+        for element in elements:
+            own = mixed & (np.array(crystal.elements) == element)
+            occupancy[own] = atoms[own].sum() / atoms[mixed].sum()
+    return replace(crystal, occupancy=occupancy)
+
+
 def site_projector(crystal: Crystal, position: np.ndarray) -> np.ndarray:
     """Projection (3, 3) of Cartesian vectors on the directions in which the site is free to move."""
     turned = crystal.rotations @ position + crystal.translations - position
@@ -146,12 +166,14 @@ def site_projector(crystal: Crystal, position: np.ndarray) -> np.ndarray:
     return crystal.frac_to_cart @ mean @ np.linalg.inv(crystal.frac_to_cart)
 
 
-def _make(case: Case, key: str, work: Path, workers: int, keep: Keep, progress: Progress | None) -> None:
+def _make(
+    case: Case, key: str, work: Path, workers: int, keep: Keep, progress: Progress | None, page: bool
+) -> None:
     """Fill `work` with everything of a run."""
-    crystal, seconds, began = case.crystal, {}, perf_counter()
+    crystal, laps = case.crystal, Laps()
     experiment = case.experiment.model_copy(update={"structure": crystal.name})
-    simulate(experiment, crystal, work / "data", work / "truth", workers, progress)
-    seconds["simulate"] = perf_counter() - began
+    with laps.stage("simulate"):
+        simulate(experiment, crystal, work / "data", work / "truth", workers, progress)
     told = given(crystal, case.start, case.seed)
     solves = case.start.model == "solve"
     if not solves:
@@ -160,24 +182,34 @@ def _make(case: Case, key: str, work: Path, workers: int, keep: Keep, progress: 
     spec = (case.indexing if serial else case.reduce).model_copy(update={"cell": told.cell})
     start = case.solving if solves else told.model
     analysis = analyse(work / "data", spec, start, case.refine, case.methods, work, workers, progress)
-    seconds |= analysis.seconds
-    began = perf_counter()
+    for ours, theirs in ((laps.wall, analysis.laps.wall), (laps.busy, analysis.laps.busy)):
+        ours.update(theirs)
     if progress is not None:
         progress("comparison and report", 0, 1)
+    record = _record(case, crystal, key, told, analysis, workers, keep)
+    with laps.stage("compare and report"):
+        _lay_down(case, crystal, work, analysis, record, page)
+    record["core_seconds"] = round(sum(laps.busy.values()), 3)
+    _write_json(work / "run.json", record)
+    (work / "timings.csv").write_text(laps.csv(), encoding="utf-8")
+    for name in set(KEPT["frames"]) - set(KEPT[keep]):
+        shutil.rmtree(work / name, ignore_errors=True)
+
+
+def _lay_down(
+    case: Case, crystal: Crystal, work: Path, analysis: Analysis, record: dict[str, Any], page: bool
+) -> None:
+    """Open the envelope: results.csv, run.json and, with `page`, the figures and the report."""
     comparisons = _compare(analysis, crystal)
     truth = read_truth(work / "truth")
     frames = None
     if analysis.reduction is not None:
         frames = frame_orientations(analysis.reduction.virtual.zones, truth, crystal)
     write_results(work / "results.csv", rows(case, crystal, analysis, comparisons, truth, frames))
-    _write_json(work / "run.json", _record(case, crystal, key, told, analysis, workers, keep))
-    collect_artefacts(work, case, analysis, comparisons, truth)
-    report(work)
-    seconds["compare and report"] = perf_counter() - began
-    lines = [f"{stage},{duration:.3f}\n" for stage, duration in seconds.items()]
-    (work / "timings.csv").write_text("stage,seconds\n" + "".join(lines), encoding="utf-8")
-    for name in set(KEPT["frames"]) - set(KEPT[keep]):
-        shutil.rmtree(work / name, ignore_errors=True)
+    _write_json(work / "run.json", record)
+    if page:
+        collect_artefacts(work, case, analysis, comparisons, truth)
+        report(work)
 
 
 def _compare(analysis: Analysis, crystal: Crystal) -> dict[str, Comparison]:

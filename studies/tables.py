@@ -71,7 +71,12 @@ def _cell(column: str, value: Any) -> str:
 
 
 def write_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write `results.csv`: the columns of RESULT_COLUMNS in that order, rows in the order given.
+    """Write `results.csv`, see `results_text`."""
+    path.write_text(results_text(rows), encoding="utf-8")
+
+
+def results_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The text of `results.csv`: the columns of RESULT_COLUMNS in that order, rows in the order given.
 
     A row maps column names to values; a missing name, None and NaN are written empty. Raises ValueError
     for an unknown column, an unknown method or status, or an infinite number.
@@ -85,7 +90,7 @@ def write_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             kind = f"method {row.get('method')!r} or status {row.get('status')!r}"
             raise ValueError(f"results.csv: unknown column {unknown}, {kind}")
         table.writerow([_cell(column, row.get(column)) for column in RESULT_COLUMNS])
-    path.write_text(buffer.getvalue(), encoding="utf-8")
+    return buffer.getvalue()
 
 
 def read_results(path: Path) -> pd.DataFrame:
@@ -117,7 +122,7 @@ def read_columns(path: Path, columns: Iterable[str], text: Set[str], wrong: str)
     return table
 
 
-def _published_value(published: Mapping[str, Any], method: str, column: str) -> float:
+def published_value(published: Mapping[str, Any], method: str, column: str) -> float:
     """The published number for one column of one method, NaN where the study gives none."""
     prefix = _PUBLISHED_PREFIX.get(method)
     if prefix is None:
@@ -146,7 +151,7 @@ def published_beside(results: pd.DataFrame, published: Mapping[str, Any]) -> pd.
     for _, row in results.iterrows():
         method = str(row["method"])
         table[method] = [float(row[column]) for column in _QUANTITIES]
-        table[f"{method} published"] = [_published_value(published, method, column) for column in _QUANTITIES]
+        table[f"{method} published"] = [published_value(published, method, column) for column in _QUANTITIES]
     beside = pd.DataFrame(table)
     return beside[beside.iloc[:, 2:].notna().any(axis=1)].reset_index(drop=True)
 

@@ -156,6 +156,7 @@ class RefineSpec(Part):
     heldout_folds : the frames are left out in so many turns, and each is predicted by a structure without it, found
         by one step from that of all frames; None: not.
     heldout_every : every so many frames one has no say in the structure; None: all have.
+    both_hands : a chiral structure is refined in both hands, dynamically; the better one is the result.
     """
 
     factors: Literal["peng", "lobato", "kirkland"] = "peng"
@@ -196,6 +197,7 @@ class RefineSpec(Part):
     potential_scale: PositiveFloat = 1.0
     heldout_folds: Annotated[int, Field(ge=2)] | None = 10
     heldout_every: Annotated[int, Field(ge=2)] | None = None
+    both_hands: bool = False
 
     @model_validator(mode="after")
     def _starts(self) -> RefineSpec:

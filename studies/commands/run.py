@@ -44,28 +44,50 @@ class MethodName(StrEnum):
 
 
 def list_(as_json: Json = False) -> None:
-    """List the shipped cases and structures.
+    """List the shipped cases, studies and structures.
 
     Example: nanoed list
     """
     from nanoed.studies.case import load_case, shipped_cases, shipped_structures
     from nanoed.studies.console import print_json, print_table
+    from nanoed.studies.sweeps.grid import load_study, shipped_studies
 
     cases = {name: load_case(name).title for name in shipped_cases()}
+    studies = {name: load_study(name).title for name in shipped_studies()}
     if as_json:
-        print_json({"cases": cases, "structures": shipped_structures()})
+        print_json({"cases": cases, "studies": studies, "structures": shipped_structures()})
         return
     print_table(("case", ""), list(cases.items()))
+    print()
+    print_table(("study", ""), list(studies.items()))
     print()
     print_table(("structure",), [(name,) for name in shipped_structures()])
 
 
-def show(case: CaseName, overrides: Overrides = None) -> None:
-    """Print the resolved TOML of a case.
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="CASE|STUDY", help="Shipped name (see `nanoed list`) or path of a .toml file."
+        ),
+    ],
+    overrides: Overrides = None,
+) -> None:
+    """Print the resolved TOML of a case, or the TOML of a study to copy and edit.
 
     Example: nanoed show brookite-cnrs-01 --set seed=7
     """
-    print(chosen_case(case, overrides).toml(), end="")
+    from nanoed.sim.physics.errors import InputError
+    from nanoed.studies.sweeps.grid import is_study, study_file
+
+    if not is_study(name):
+        print(chosen_case(name, overrides).toml(), end="")
+        return
+    if overrides:
+        raise InputError(
+            "a study takes none", field="--set", value=overrides[0], allowed="a copy that you edit"
+        )
+    print(study_file(name).read_text(encoding="utf-8"), end="")
 
 
 def run(

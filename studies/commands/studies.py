@@ -2,21 +2,23 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nanoed.studies.commands.options import (
     Json,
-    Out,
     Workers,
     chosen_case,
     cores,
 )
 
+if TYPE_CHECKING:
+    from nanoed.studies.sweeps.grid import Extent, Study
 
-class StudyName(StrEnum):
-    """Shipped studies."""
+
+class CheckName(StrEnum):
+    """Studies that hold nanoed against data and programs of others, and against its own promises."""
 
     check_reduction = "check-reduction"
     check_refinement = "check-refinement"
@@ -26,21 +28,105 @@ class StudyName(StrEnum):
 
 
 def study(
-    name: Annotated[StudyName, typer.Argument(metavar="NAME", help=f"One of: {', '.join(StudyName)}.")],
-    out: Out = Path("reports"),
+    name: Annotated[
+        str, typer.Argument(metavar="STUDY", help="Shipped name (see `nanoed list`) or path of a .toml file.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder to write [default: ./NAME, reports for check-…]."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The small part of the grid.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="The whole grid, for a cluster.")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Tell core-hours and disk, and run nothing.")
+    ] = False,
+    workers: Workers = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Finished runs, for studies to share [default: OUT/runs]."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://…|tls://…", help="Dask scheduler to use instead of this machine's cores."
+        ),
+    ] = None,
     reference: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of the data that others measured.")
+        Path, typer.Option(metavar="DIR", help="check-…: folder of the data that others measured.")
     ] = Path("../shared/reference"),
     part: Annotated[
-        list[str] | None, typer.Option(metavar="PART", help="One part alone; repeatable.")
+        list[str] | None, typer.Option(metavar="PART", help="check-…: one part alone; repeatable.")
     ] = None,
-    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Hold nanoed against data and programs of others, and against its own promises -> NAME.csv.
+    """Run a grid of cases and analyse it -> results.csv, tables, figures, index.html; a killed one goes on.
 
-    Example: nanoed study check-refinement --part alanine --out reports
+    check-…: hold nanoed against others and its own promises -> NAME.csv.
+
+    Example: nanoed study size-limit --quick --out size
     """
+    if name in tuple(CheckName):
+        _check(CheckName(name), out or Path("reports"), reference, part, cores(workers), as_json)
+        return
+    from nanoed.sim.physics.errors import InputError
+    from nanoed.studies.sweeps.grid import load_study
+
+    if quick and full:
+        raise InputError("one of them alone", field="--quick, --full", allowed="--quick or --full")
+    extent: Extent = "quick" if quick else "full" if full else "default"
+    chosen = load_study(name)
+    if estimate:
+        there = runs or (out or Path(chosen.name)) / "runs"
+        _estimate(chosen, extent, there, cores(workers), as_json)
+    else:
+        _sweep(chosen, extent, out or Path(chosen.name), runs, cores(workers), scheduler, as_json)
+
+
+def _estimate(study: "Study", extent: "Extent", runs: Path, workers: int, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from nanoed.studies.console import print_json, print_table, say
+    from nanoed.studies.sweeps.study import estimates, in_words
+
+    rows = estimates(study, extent, runs)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    total = sum(row.core_hours for row in rows)
+    head = ("block", "runs", "there", "core-hours", "MB kept", "MB scratch per core")
+    print_table(head, [row.cells() for row in rows])
+    say(f"{total:.2f} core-hours, about {in_words(3600 * total / workers)} on {workers} cores")
+
+
+def _sweep(
+    study: "Study",
+    extent: "Extent",
+    out: Path,
+    runs: Path | None,
+    workers: int,
+    scheduler: str | None,
+    as_json: bool,
+) -> None:
+    from nanoed.studies.console import print_json, records, say
+    from nanoed.studies.sweeps.study import in_words, run_study
+
+    done = run_study(study, extent, out, workers, scheduler, say, runs)
+    if as_json:
+        print_json(records(done.text))
+    if done.sweep.made:
+        used, busy = in_words(done.sweep.core_seconds), in_words(done.sweep.wall_seconds)
+        say(f"{done.sweep.made} runs in {busy}, {used} of processor time")
+    say(f"{done.page.parent / 'results.csv'}\n{done.page}")
+    if done.failed:
+        say(
+            f"{done.failed} of {len(done.results)} refinements have no result: {done.page.parent / 'failures.csv'}"
+        )
+        raise typer.Exit(1)
+
+
+def _check(
+    name: CheckName, out: Path, reference: Path, part: list[str] | None, workers: int, as_json: bool
+) -> None:
     from importlib import import_module
 
     from nanoed.studies.console import print_json, print_table, shown_progress
@@ -48,7 +134,7 @@ def study(
 
     module = import_module(f"nanoed.studies.{name.value.replace('-', '_')}")
     with shown_progress() as progress:
-        findings = module.findings(reference, out, part, cores(workers), progress)
+        findings = module.findings(reference, out, part, workers, progress)
     write_findings(name.value, findings, out / f"{name.value}.csv")
     if as_json:
         print_json([finding.to_dict() for finding in findings])

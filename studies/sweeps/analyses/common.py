@@ -1,0 +1,156 @@
+"""What the analyses share: groups of a results table, means over seeds, and the drawing of a curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from nanoed.studies.figures import INK, MUTED, SERIES
+from nanoed.studies.sweeps.statistics import summarise
+
+MEASURES = (
+    *("coverage_pct", "redundancy", "r_int_pct", "n_obs", "n_par", "r_obs_pct", "r_all_pct", "gof"),
+    *("av_dist_A", "max_dist_A", "u_rmsd_A2", "occ_max_err", "adp_npd", "hand_z", "hand_right", "pull_rms"),
+    *("cell_err_pct", "orientation_err_deg", "thickness_A", "thickness_true_A"),
+)
+LABELS: Mapping[str, str] = {
+    "av_dist_A": "average distance (Å)",
+    "max_dist_A": "maximal distance (Å)",
+    "r_obs_pct": r"$R_\mathrm{obs}$ (%)",
+    "r_int_pct": r"$R_\mathrm{int}$ (%)",
+    "u_rmsd_A2": r"rms error of $U$ (Å$^2$)",
+    "occ_max_err": "largest error of an occupancy",
+    "adp_npd": "sites with non-positive $U$",
+    "hand_z": "preference for the right hand ($z$)",
+    "hand_right": "share of right hands",
+    "pull_rms": "rms (refined − true) / s.u.",
+    "cell_err_pct": "largest error of a cell edge (%)",
+    "orientation_err_deg": "rms error of orientations (°)",
+    "coverage_pct": "coverage (%)",
+    "redundancy": "redundancy",
+    "size_nm": "diameter of the particle (nm)",
+    "fluence_e_A2": r"fluence (e Å$^{-2}$)",
+    "beam_ratio": "diameter of beam / particle",
+    "thickness_true_A": "mean thickness (Å)",
+    "semi_angle_deg": "precession semi-angle (°)",
+    "tilt_step_deg": "tilt step (°)",
+    "frame_width_deg": "rotation per frame (°)",
+    "n_frames": "frames",
+    "r_obs_per_par": "observed reflections per parameter",
+}
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+NOT_AXES = frozenset(("block", "seed", "method"))
+
+
+def derived(results: pd.DataFrame) -> pd.DataFrame:
+    """The results with obs_per_par and hand_right (1 or 0); numbers of failed rows are NaN already."""
+    hand = results["hand_z"]
+    return results.assign(
+        obs_per_par=results["n_obs"] / results["n_par"],
+        hand_right=(hand > 0).astype(float).where(hand.notna()),
+    )
+
+
+def means(results: pd.DataFrame, keys: Sequence[str], columns: Iterable[str]) -> pd.DataFrame:
+    """One row per group of `keys`, in order of appearance: runs, failed, and of each column mean, sd and the 95 %
+    interval of the mean.
+
+    A column that no row of the table has a number in is left out.
+    """
+    known = [name for name in columns if name in results and results[name].notna().any()]
+    rows = []
+    for key, group in results.groupby(list(keys), sort=False, dropna=False):
+        row: dict[str, Any] = dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True))
+        row |= {"runs": len(group), "failed": int((group["status"] != "ok").sum())}
+        for name in known:
+            numbers = summarise(group[name])
+            row[name] = numbers["mean"]
+            row |= {f"{name}_{part}": numbers[part] for part in ("sd", "mean_low", "mean_high")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def as_number(label: object) -> float:
+    """The number that a level's label is, NaN for a word."""
+    try:
+        return float(str(label))
+    except ValueError:
+        return math.nan
+
+
+def positions(labels: Sequence[object]) -> tuple[np.ndarray, bool]:
+    """Where the levels stand on an axis, and whether they are numbers (else 0, 1, ... in order)."""
+    numbers = np.array([as_number(label) for label in labels])
+    if len(numbers) and np.isfinite(numbers).all():
+        return numbers, True
+    order = {label: float(i) for i, label in enumerate(dict.fromkeys(labels))}
+    return np.array([order[label] for label in labels]), False
+
+
+def draw_series(
+    axes: Axes, table: pd.DataFrame, x: str, y: str, label: str, look: tuple[str, str], line: Any = "-"
+) -> None:
+    """The means of y over the levels of x with their 95 % intervals.
+
+    table : rows of `means`.  look : colour, marker.
+    """
+    place, numeric = positions(list(table[x]))
+    order = np.argsort(place, kind="stable")
+    mean = table[y].to_numpy(float)[order]
+    low, high = (table[f"{y}_mean_{end}"].to_numpy(float)[order] for end in ("low", "high"))
+    low = np.where(np.isfinite(low), np.maximum(low, 0 if (mean >= 0).all() else -np.inf), mean)
+    bars = np.vstack([mean - low, np.where(np.isfinite(high), high, mean) - mean])
+    axes.errorbar(
+        place[order],
+        mean,
+        np.maximum(bars, 0),
+        fmt=look[1],
+        linestyle=line,
+        color=look[0],
+        elinewidth=0.7,
+        capsize=1.5,
+        label=label,
+    )
+    if not numeric:
+        names = [str(table[x].iloc[i]) for i in order]
+        axes.set_xticks(place[order], names, rotation=30, ha="right")
+
+
+def look_of(method: str, i: int) -> tuple[str, str]:
+    """Colour and marker of a method, or of the i-th series of anything else."""
+    if method in SERIES:
+        return SERIES[method][1], SERIES[method][2]
+    return COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+
+
+def spans(values: Sequence[float] | np.ndarray) -> bool:
+    """Whether positive numbers span so much that a logarithmic axis shows them better."""
+    x = np.asarray(values, float)
+    x = x[np.isfinite(x)]
+    return bool(len(x) and x.min() > 0 and x.max() / x.min() >= 8)
+
+
+def limit_line(axes: Axes, value: float) -> None:
+    axes.axhline(value, color=MUTED, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
+
+
+__all__ = [
+    "INK",
+    "LABELS",
+    "MEASURES",
+    "MUTED",
+    "as_number",
+    "derived",
+    "draw_series",
+    "limit_line",
+    "look_of",
+    "means",
+    "positions",
+    "spans",
+]

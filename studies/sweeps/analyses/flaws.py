@@ -1,0 +1,99 @@
+"""What each flaw costs: paired differences, by seed, from the runs of the level named `reference`.
+
+Settings: `axis` (default "flaw"), `reference` (default "none"), `columns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from nanoed.sim.physics.errors import InputError
+from nanoed.studies.figures import MUTED, styled
+from nanoed.studies.sweeps.analyses.common import LABELS, look_of
+from nanoed.studies.sweeps.outcome import Drawing, Outcome
+from nanoed.studies.sweeps.statistics import paired_change
+
+COLUMNS = ("r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A", "orientation_err_deg", "cell_err_pct")
+
+
+def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
+    """The table of changes and a drawing of the first three columns."""
+    axis, reference = settings.get("axis", "flaw"), settings.get("reference", "none")
+    if axis not in results:
+        raise InputError("no such axis", field="settings.axis", value=axis, allowed="an axis of the grid")
+    rows = results[results[axis] != ""]
+    if not (rows[axis] == reference).any():
+        allowed = f"a level of {axis}"
+        raise InputError("no such level", field="settings.reference", value=reference, allowed=allowed)
+    columns = [c for c in settings.get("columns", COLUMNS) if rows[c].notna().any()]
+    table = changes(rows, axis, reference, columns)
+    return Outcome(
+        tuple(worst(table, axis)), {"changes": table}, {"changes": _drawing(table, axis, columns[:3])}
+    )
+
+
+def changes(rows: pd.DataFrame, axis: str, reference: str, columns: list[str]) -> pd.DataFrame:
+    """Per case, method and level: pairs, and the mean change of each column with its 95 % interval."""
+    found = []
+    for (case, method), group in rows.groupby(["case", "method"], sort=False):
+        base = group[group[axis] == reference]
+        for level, other in group.groupby(axis, sort=False):
+            if level == reference:
+                continue
+            row: dict[str, Any] = {"case": case, "method": method, axis: level}
+            for column in columns:
+                change = paired_change(base[["seed", column]], other[["seed", column]], ["seed"], column)
+                row |= {"pairs": change["n"], column: change["mean"]}
+                row |= {f"{column}_{end}": change[f"mean_{end}"] for end in ("low", "high")}
+            found.append(row)
+    return pd.DataFrame(found)
+
+
+def worst(table: pd.DataFrame, axis: str) -> list[str]:
+    """For each case and method the level that moves R_obs most, in words."""
+    said = []
+    for (case, method), part in table.groupby(["case", "method"], sort=False):
+        known = part[part["r_obs_pct"].notna()]
+        if known.empty:
+            continue
+        row = known.iloc[int(known["r_obs_pct"].abs().to_numpy().argmax())]
+        said.append(
+            f"{case}, {method}: {axis} {row[axis]} moves R_obs most, by {row['r_obs_pct']:+.2f} points"
+            f" (av_dist by {row['av_dist_A']:+.4f} Å)."
+        )
+    return said
+
+
+def _drawing(table: pd.DataFrame, axis: str, columns: list[str]) -> Drawing:
+    levels = list(dict.fromkeys(table[axis]))
+    groups = list(table.groupby(["case", "method"], sort=False))
+    with styled():
+        figure = Figure(figsize=(1.6 + 2.1 * len(columns), 0.9 + 0.24 * len(levels)), layout="constrained")
+        panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+        for axes, column in zip(panels, columns, strict=True):
+            for k, ((case, method), part) in enumerate(groups):
+                y = part[axis].map(levels.index) + np.linspace(-0.25, 0.25, max(len(groups), 2))[k]
+                low, high = (part[f"{column}_{end}"].fillna(part[column]) for end in ("low", "high"))
+                bars = np.vstack([part[column] - low, high - part[column]])
+                look = look_of("", k)
+                axes.errorbar(
+                    part[column],
+                    y,
+                    xerr=bars,
+                    fmt=look[1],
+                    color=look[0],
+                    elinewidth=0.7,
+                    label=f"{case}, {method}",
+                )
+            axes.axvline(0, color=MUTED, linewidth=0.6)
+            axes.set_xlabel("change of " + LABELS.get(column, column))
+        panels[0].set_yticks(range(len(levels)), levels)
+        panels[0].set_ylim(len(levels) - 0.5, -0.5)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    caption = "Change against the reference level, paired by seed; bars are 95 % intervals of the mean."
+    return Drawing(figure, "changes", caption)

@@ -1,0 +1,118 @@
+"""Is any reliability indicator informative? Rank correlation of the true error with what an experimenter can see.
+
+Settings: `error` (default av_dist_A), `indicators`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from nanoed.studies.figures import styled
+from nanoed.studies.sweeps.analyses.common import LABELS, derived, look_of, spans
+from nanoed.studies.sweeps.outcome import Drawing, Outcome
+from nanoed.studies.sweeps.statistics import spearman
+
+INDICATORS = (
+    "r_obs_pct",
+    "r_all_pct",
+    "wr_all_pct",
+    "gof",
+    "r_int_pct",
+    "redundancy",
+    "coverage_pct",
+    "obs_per_par",
+)
+
+
+def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
+    """The table of correlations, per structure and method and over all structures, and the scatter behind it."""
+    results, error = derived(results), settings.get("error", "av_dist_A")
+    indicators = list(settings.get("indicators", INDICATORS))
+    table = correlations(results, error, indicators)
+    columns = ["structure", "method", "case", "seed", error, *indicators]
+    points = results.loc[results[error].notna(), columns]
+    drawing = Drawing(
+        _figure(points, error, indicators),
+        "scatter",
+        f"{error} against the indicators; a point is one refinement.",
+    )
+    return Outcome(
+        tuple(_remarks(table, error)), {"correlations": table, "scatter": points}, {"scatter": drawing}
+    )
+
+
+def correlations(results: pd.DataFrame, error: str, indicators: list[str]) -> pd.DataFrame:
+    """Spearman's rho of each indicator with the error, its 95 % interval and the number of refinements.
+
+    informative : the interval leaves out zero.  Over all structures ranks are of the values as they are.
+    """
+    rows = []
+    for method, of_method in results.groupby("method", sort=False):
+        parts = [*of_method.groupby("structure", sort=False)]
+        if len(parts) > 1:
+            parts.append(("all", of_method))
+        for structure, part in parts:
+            for name in indicators:
+                rho, low, high, n = spearman(part[name], part[error])
+                row = {
+                    "structure": structure,
+                    "method": method,
+                    "indicator": name,
+                    "rho": rho,
+                    "low": low,
+                    "high": high,
+                }
+                rows.append(
+                    row | {"n": n, "informative": "yes" if low > 0 or high < 0 else "no" if low <= 0 else ""}
+                )
+    return pd.DataFrame(rows)
+
+
+def _remarks(table: pd.DataFrame, error: str) -> list[str]:
+    said = []
+    for (structure, method), part in table.groupby(["structure", "method"], sort=False):
+        known = part[part["rho"].notna()]
+        if known.empty:
+            continue
+        good = known[known["informative"] == "yes"]
+        what = ", ".join(
+            f"{r.indicator} ({r.rho:+.2f}, {r.low:+.2f} to {r.high:+.2f})" for r in good.itertuples()
+        )
+        n = int(known["n"].max())
+        said.append(
+            f"{structure}, {method}, {n} refinements: {what or 'no indicator'} is correlated with {error}."
+        )
+    return said
+
+
+def _figure(points: pd.DataFrame, error: str, indicators: list[str]) -> Figure:
+    rows = -(-len(indicators) // 4)
+    with styled():
+        figure = Figure(figsize=(7.4, 0.5 + 1.9 * rows), layout="constrained")
+        panels = figure.subplots(rows, 4, squeeze=False, sharey=True).ravel()
+        for axes, name in zip(panels, indicators, strict=False):
+            for k, (method, part) in enumerate(points.groupby("method", sort=False)):
+                colour, marker = look_of(str(method), k)
+                axes.scatter(
+                    part[name],
+                    part[error],
+                    s=7,
+                    marker=marker,
+                    color=colour,
+                    linewidths=0,
+                    alpha=0.7,
+                    label=method,
+                )
+            if spans(points[error].to_numpy(float)):
+                axes.set_yscale("log")
+            axes.set_xlabel(LABELS.get(name, name.replace("_", " ")))
+        for axes in panels[len(indicators) :]:
+            axes.set_visible(False)
+        for axes in panels[::4]:
+            axes.set_ylabel(LABELS.get(error, error))
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure

@@ -1,0 +1,192 @@
+"""What a run will cost before it is run: operations of each stage times seconds per operation.
+
+The operations are those of the kernels that `nanoed bench` times: beams² times Chebyshev terms per orientation, pixels,
+transforms. Seconds per operation were fitted to the stages of finished runs (`nanoed bench --fit RUNS`) and are scaled
+by how fast this machine multiplies matrices.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+from scipy.optimize import nnls
+from threadpoolctl import threadpool_limits
+
+from nanoed.sim.physics import sampling
+from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.electron import wavelength_A
+from nanoed.sim.protocol import nominal_alpha_deg, sweep_deg
+from nanoed.sim.setup import G_MAX_DEFAULT
+from nanoed.sim.spec import Experiment
+from nanoed.studies.case import Case
+
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "simulate": ("frame", "pixel", "bloch", "multislice"),
+    "reduce": ("run", "frame", "pixel", "spot", "serial"),
+    "kinematical": ("run",),
+    "frames": ("run", "wave", "slope"),
+}
+"""Operations that the seconds of a stage are made of; `frames` is a frame-based refinement."""
+RESULT_MB = 0.15
+"""What a run leaves: table, record, models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Processor seconds, megabytes kept, and megabytes of scratch while the run lasts."""
+
+    core_seconds: float
+    kept_MB: float
+    scratch_MB: float
+
+
+def estimate(case: Case, seconds: Mapping[str, Mapping[str, float]], speed: float = 1.0) -> Cost:
+    """The cost of a run.
+
+    seconds : per stage and operation, as SECONDS.  speed : of this machine over that of the fit.
+    """
+    counts = operations(case, case.crystal)
+    total = 0.0
+    for stage in ["simulate", "reduce", *(_stage(method) for method in case.methods)]:
+        total += sum(seconds[stage].get(name, 0.0) * counts[name] for name in STAGES[stage])
+    if case.refine.both_hands and "dynamical" in case.methods:
+        total += sum(seconds["frames"].get(name, 0.0) * counts[name] for name in STAGES["frames"])
+    nx, ny = case.experiment.instrument.detector_px
+    return Cost(total / speed, RESULT_MB, 2e-6 * nx * ny * counts["frame"])
+
+
+def operations(case: Case, crystal: Crystal) -> dict[str, float]:
+    """How often each operation of STAGES is done, in units of 10⁹ for those of the kernels and pixels."""
+    experiment = case.experiment
+    frames = float(len(nominal_alpha_deg(experiment.protocol)))
+    nx, ny = experiment.instrument.detector_px
+    counts = dict.fromkeys({name for names in STAGES.values() for name in names}, 0.0)
+    counts |= {"run": 1.0, "frame": frames, "pixel": 1e-9 * frames * nx * ny}
+    counts["spot"] = 1e-3 * frames * _spots(case, crystal)
+    counts["serial"] = frames if experiment.protocol.kind == "serial" else 0.0
+    kernel = 1e-9 * frames * _simulated(experiment, crystal)
+    if experiment.engine != "kinematical":
+        counts[experiment.engine] = kernel
+    waves = 1e-9 * frames * _refined(case, crystal)
+    counts |= {"wave": waves, "slope": waves * (4 * len(crystal.labels) + 3)}
+    return counts
+
+
+def machine_speed() -> float:
+    """Speed of multiplying matrices on one core, over that of the machine of the fit (processor time)."""
+    a = np.random.default_rng(1).standard_normal((512, 512))
+    taken = []
+    with threadpool_limits(1):
+        for _ in range(20):
+            began = process_time()
+            a @ a
+            taken.append(process_time() - began)
+    return MATRIX_PRODUCT_S / max(min(taken), 1e-6)
+
+
+def fit(runs: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """Seconds per stage and operation, non-negative, that fit the stages of finished runs with least relative error."""
+    found: dict[str, list[tuple[dict[str, float], float]]] = {stage: [] for stage in STAGES}
+    for run in runs:
+        case = Case.model_validate(json.loads((run / "run.json").read_text(encoding="utf-8"))["case"])
+        counts = operations(case, case.crystal)
+        with (run / "timings.csv").open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                stage = _stage(row["stage"].removeprefix("refine "))
+                if stage in found and row.get("core_seconds"):
+                    found[stage].append((counts, float(row["core_seconds"])))
+    return {stage: _fitted(STAGES[stage], rows) for stage, rows in found.items() if rows}
+
+
+def _fitted(names: tuple[str, ...], rows: list[tuple[dict[str, float], float]]) -> dict[str, float]:
+    took = np.array([max(seconds, 0.05) for _, seconds in rows])
+    matrix = np.array([[counts[name] for name in names] for counts, _ in rows]) / took[:, None]
+    return {
+        name: float(f"{x:.3g}")
+        for name, x in zip(names, nnls(matrix, np.ones(len(rows)))[0], strict=True)
+        if x > 0
+    }
+
+
+def _stage(name: str) -> str:
+    if name in ("kinematical-frames", "dynamical"):
+        return "frames"
+    return "kinematical" if name.startswith("kinematical") else name
+
+
+def _beams(crystal: Crystal, g_max: float, s_max: float) -> float:
+    """Reciprocal-lattice points within s_max of the Ewald sphere, up to g_max."""
+    lattice_points = int((crystal.rotations == np.eye(3)).all(axis=(1, 2)).sum())
+    return 1 + crystal.volume / lattice_points * math.pi * g_max**2 * 2 * s_max
+
+
+def _wave(crystal: Crystal, g_max: float, s_max: float, thickness: float, wavelength: float) -> float:
+    """Multiplications for one orientation: N² per Chebyshev term, or the eigenvectors of a thick crystal."""
+    n = _beams(crystal, g_max, s_max)
+    phase = 2 * math.pi * thickness * (s_max + 0.5 * wavelength * 0.1)  # 0.1: sum of |U| in 1/Å², roughly
+    terms = min(phase + 9 * phase ** (1 / 3) + 12, 6 * n)
+    return (1 if crystal.centric else 4) * n * n * terms
+
+
+def _longest(experiment: Experiment) -> float:
+    particle = experiment.particle
+    return 10 * min(particle.diameter_nm, particle.length_nm or particle.diameter_nm)
+
+
+def _simulated(experiment: Experiment, crystal: Crystal) -> float:
+    """Multiplications of the engine for one frame."""
+    instrument = experiment.instrument
+    corner = 0.5 * math.hypot(*instrument.detector_px) * instrument.a_per_px
+    g_max = experiment.g_max or min(corner, G_MAX_DEFAULT)
+    longest = _longest(experiment)
+    s_max = experiment.s_max or 1.5 * min(max(0.02, 2 / longest), 0.04)
+    orientations = experiment.azimuths_factor * _steps(experiment, g_max, longest)
+    if experiment.engine == "multislice":
+        box, pixel = longest + 20 * experiment.multislice.margin_nm, 1 / (4.4 * g_max)
+        points = (box / pixel) ** 2
+        return orientations * box / experiment.multislice.slice_A * 10 * points * math.log2(points)
+    wavelength = wavelength_A(instrument.voltage_kv)
+    return orientations * _wave(crystal, g_max, s_max, longest, wavelength)
+
+
+def _steps(experiment: Experiment, g_max: float, longest: float) -> float:
+    protocol = experiment.protocol
+    if protocol.kind == "serial":
+        return 4 / experiment.azimuths_factor
+    if protocol.kind == "precession":
+        return sampling.precession_steps(g_max, math.radians(protocol.semi_angle_deg), longest)
+    return max(
+        4.0, sampling.precession_steps(g_max, math.radians(0.5 * sweep_deg(protocol)) / math.pi, longest)
+    )
+
+
+def _refined(case: Case, crystal: Crystal) -> float:
+    """Multiplications for one frame in a frame-based refinement, without derivatives."""
+    spec = case.refine
+    g_max, longest = spec.d_star_max + spec.g_margin, _longest(case.experiment)
+    steps = spec.n_azimuth or (1 if spec.protocol == "still" else _steps(case.experiment, g_max, longest))
+    return steps * _wave(
+        crystal, g_max, spec.s_g_max, longest, wavelength_A(case.experiment.instrument.voltage_kv)
+    )
+
+
+def _spots(case: Case, crystal: Crystal) -> float:
+    """Reflections of a frame that the reduction integrates."""
+    angle = math.radians(getattr(case.experiment.protocol, "semi_angle_deg", 0.0) or 0.5)
+    return _beams(crystal, case.reduce.d_star_max, 0.01 + 0.5 * case.reduce.d_star_max * angle)
+
+
+MATRIX_PRODUCT_S = 0.0075
+SECONDS: dict[str, dict[str, float]] = {
+    "simulate": {"pixel": 1000.0, "bloch": 1.0, "multislice": 1.0},
+    "reduce": {"pixel": 1000.0},
+    "kinematical": {"run": 0.1},
+    "frames": {"slope": 1.0},
+}

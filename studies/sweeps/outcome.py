@@ -1,0 +1,104 @@
+"""What an analysis makes of a study's results, and how that is laid down: CSV, SVG, PDF and one page."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from nanoed.studies.figures import inline_svg, styled, svg
+from nanoed.studies.page import Cell, Download, Page, Picture, Section, Table, render
+from nanoed.studies.sweeps.store import write_text
+
+MOST_ROWS = 400
+"""Of a table on the page; the CSV has all."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawing:
+    """A figure, the name of the table that it is drawn from, and its caption."""
+
+    figure: Figure
+    table: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """Sentences, tables by name and drawings by name, in the order in which they are shown."""
+
+    remarks: tuple[str, ...] = ()
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    drawings: Mapping[str, Drawing] = field(default_factory=dict)
+
+
+def write_outcome(outcome: Outcome, out: Path, title: str, header: str, alarms: tuple[str, ...]) -> Path:
+    """Write NAME.csv, NAME.svg, NAME.pdf of everything and index.html into `out`; returns the page's path.
+
+    header : the line, without its #, that says how the numbers were made; it stands above every table.
+    """
+    texts = {name: csv_text(table, header) for name, table in outcome.tables.items()}
+    for name, text in texts.items():
+        write_text(out / f"{name}.csv", text)
+    for name, drawing in outcome.drawings.items():
+        write_text(out / f"{name}.svg", svg(drawing.figure))
+        write_pdf(out / f"{name}.pdf", drawing.figure)
+    page = Page(title, header, alarms, tuple(_sections(outcome, texts)))
+    write_text(out / "index.html", render(page))
+    return out / "index.html"
+
+
+def csv_text(table: pd.DataFrame, header: str) -> str:
+    """The table as CSV under the header line; numbers to six significant digits."""
+    return f"# {header}\n" + table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def write_pdf(path: Path, figure: Figure) -> None:
+    """The figure as PDF, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(
+            buffer, format="pdf", metadata={"CreationDate": None, "Producer": None}, bbox_inches="tight"
+        )
+    scratch = path.with_name(f".{path.name}.part")
+    scratch.write_bytes(buffer.getvalue())
+    scratch.replace(path)
+
+
+def _sections(outcome: Outcome, texts: Mapping[str, str]) -> list[Section]:
+    sections = [Section("findings", "Findings", notes=outcome.remarks)] if outcome.remarks else []
+    drawn: dict[str, list[Picture]] = {}
+    for name, drawing in outcome.drawings.items():
+        picture = Picture(inline_svg(svg(drawing.figure), name, drawing.caption), drawing.caption)
+        drawn.setdefault(drawing.table, []).append(picture)
+    for name, table in outcome.tables.items():
+        section = Section(
+            anchor=name,
+            title=name.replace("_", " ").replace("-", " "),
+            tables=(_shown(table),),
+            pictures=tuple(drawn.get(name, ())),
+            downloads=(Download(f"{name}.csv", texts[name].encode()),),
+            folded=name == "summary",
+        )
+        sections.append(section)
+    return sections
+
+
+def _shown(table: pd.DataFrame) -> Table:
+    rows = tuple(
+        tuple(_cell(value) for value in row) for row in table.head(MOST_ROWS).itertuples(index=False)
+    )
+    more = f"the first {MOST_ROWS} of {len(table)} rows" if len(table) > MOST_ROWS else ""
+    return Table(tuple(str(name) for name in table.columns), rows, more)
+
+
+def _cell(value: object) -> Cell:
+    if isinstance(value, (bool, str)) or value is None:
+        return Cell(str(value) if value is not None else "–")
+    number = float(value)  # type: ignore[arg-type]
+    return Cell("–") if math.isnan(number) else Cell(f"{number:.4g}", number)

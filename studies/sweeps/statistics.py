@@ -1,0 +1,129 @@
+"""Statistics over the seeds of a study: means with intervals, rank correlation, ranges below a limit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+CONFIDENCE = 0.95
+DRAWS = 2000
+
+
+def summarise(values: Sequence[float] | pd.Series) -> dict[str, float]:
+    """n, mean, sd, mean_low and mean_high (95 % by Student's t), p5 and p95 of the finite values; NaN where unknown."""
+    x = np.asarray(values, float)
+    x = x[np.isfinite(x)]
+    n = len(x)
+    none = dict.fromkeys(("mean", "sd", "mean_low", "mean_high", "p5", "p95"), math.nan)
+    if n == 0:
+        return {"n": 0.0} | none
+    mean, sd = float(x.mean()), float(x.std(ddof=1)) if n > 1 else math.nan
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * sd / math.sqrt(n) if n > 1 else math.nan
+    p5, p95 = (float(p) for p in np.percentile(x, (5, 95)))
+    return {"n": float(n)} | dict(zip(none, (mean, sd, mean - half, mean + half, p5, p95), strict=True))
+
+
+def spearman(
+    x: Sequence[float] | pd.Series, y: Sequence[float] | pd.Series
+) -> tuple[float, float, float, int]:
+    """Rank correlation of the finite pairs, its 95 % interval, and their number.
+
+    The interval is that of Fisher's z with variance (1 + rho²/2) / (n - 3) (Bonett & Wright, Psychometrika 65 (2000)
+    23). NaN for fewer than four pairs or where one side is constant.
+    """
+    a, b = np.asarray(x, float), np.asarray(y, float)
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both], b[both]
+    n = len(a)
+    if n < 4 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan, math.nan, math.nan, n
+    rho = float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
+    z = math.atanh(min(max(rho, -1 + 1e-12), 1 - 1e-12))
+    half = float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    return rho, math.tanh(z - half), math.tanh(z + half), n
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Sizes between which a quantity is below a limit, with 95 % intervals of both ends.
+
+    lowest, highest : NaN where no size is below.  open_low, open_high : the smallest, the largest size of all is below,
+    so that the true end lies beyond it.
+    """
+
+    lowest: float
+    lowest_interval: tuple[float, float]
+    open_low: bool
+    highest: float
+    highest_interval: tuple[float, float]
+    open_high: bool
+
+
+def reach_below(values: dict[float, Sequence[float]], limit: float, rng: np.random.Generator) -> Reach:
+    """Where the geometric mean over replicates is below `limit`, around the size where it is least.
+
+    values : size -> replicates; one that failed is NaN and counts as infinite. Ends are interpolated between the two
+    sizes linearly in the logarithms, or stand at the size below where the other has a failure. Intervals: bootstrap
+    over the replicates of each size; they are NaN with fewer than two of them, and where an end is open they tell only
+    how often it would be found inside.
+    """
+    sizes = np.array(sorted(values))
+    replicates = [np.nan_to_num(np.asarray(values[s], float), nan=math.inf) for s in sizes]
+    low, high, open_low, open_high = _ends(sizes, np.array([_log_mean(v) for v in replicates]), limit)
+    drawn = np.full((DRAWS, 2), math.nan)
+    if min(len(v) for v in replicates) > 1:
+        for k in range(DRAWS):
+            means = np.array([_log_mean(rng.choice(v, len(v))) for v in replicates])
+            drawn[k] = _ends(sizes, means, limit)[:2]
+    intervals = [_percentiles(drawn[:, i]) for i in (0, 1)]
+    return Reach(low, intervals[0], open_low, high, intervals[1], open_high)
+
+
+def _log_mean(values: Array) -> float:
+    return float(np.log(np.maximum(values, 1e-12)).mean())
+
+
+def _ends(sizes: Array, log_means: Array, limit: float) -> tuple[float, float, bool, bool]:
+    target = math.log(limit)
+    best = int(np.argmin(log_means))
+    if not log_means[best] < target:
+        return math.nan, math.nan, False, False
+    first = last = best
+    while first > 0 and log_means[first - 1] < target:
+        first -= 1
+    while last < len(sizes) - 1 and log_means[last + 1] < target:
+        last += 1
+    low = _crossing(sizes, log_means, first, first - 1, target) if first > 0 else float(sizes[0])
+    high = _crossing(sizes, log_means, last, last + 1, target) if last < len(sizes) - 1 else float(sizes[-1])
+    return low, high, first == 0, last == len(sizes) - 1
+
+
+def _crossing(sizes: Array, log_means: Array, inside: int, outside: int, target: float) -> float:
+    if not math.isfinite(log_means[outside]):
+        return float(sizes[inside])
+    part = (target - log_means[inside]) / (log_means[outside] - log_means[inside])
+    x0, x1 = math.log(sizes[inside]), math.log(sizes[outside])
+    return math.exp(x0 + part * (x1 - x0))
+
+
+def _percentiles(values: Array) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
+        return math.nan, math.nan
+    low, high = np.percentile(finite, (50 - 50 * CONFIDENCE, 50 + 50 * CONFIDENCE))
+    return float(low), float(high)
+
+
+def paired_change(
+    reference: pd.DataFrame, other: pd.DataFrame, on: list[str], column: str
+) -> dict[str, float]:
+    """`summarise` of other - reference over the rows that have the same values of `on`, NaN pairs left out."""
+    both = reference.merge(other, on=on, suffixes=("_a", "_b"))
+    return summarise(both[f"{column}_b"] - both[f"{column}_a"])

@@ -1,0 +1,184 @@
+"""Running the points of a study that are not there yet, on many cores, and the table of them all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from nanoed.sim.physics.errors import InputError
+from nanoed.studies.sweeps.cluster import connected, threads_of
+from nanoed.studies.sweeps.grid import Point
+from nanoed.studies.sweeps.store import Store
+from nanoed.studies.sweeps.task import Done, failed_rows, run_point
+from nanoed.studies.tables import RESULT_COLUMNS, results_text
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Task = Callable[[Mapping[str, Any], str, str | None], Done]
+Tell = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Sweep:
+    """What became of a sweep: how many runs were there already, were made, and could not be (by key, why)."""
+
+    reused: int = 0
+    made: int = 0
+    lost: dict[str, str] = field(default_factory=dict)
+    core_seconds: float = 0.0
+    wall_seconds: float = 0.0
+
+
+def run_points(
+    points: Sequence[Point],
+    store: Store,
+    expected: Mapping[str, float],
+    workers: int,
+    scheduler: str | None,
+    tell: Tell,
+    task: Task = run_point,
+) -> Sweep:
+    """Run every point whose key the store does not hold, the longest first; each result is stored as it comes.
+
+    expected : processor seconds by run key, for the order and the time left.  A task that dies with its worker three
+    times is lost: it is not stored, so that a later sweep tries it again.
+    """
+    store.folder.mkdir(parents=True, exist_ok=True)
+    store.sweep_up()
+    unique = {point.case.run_key: point for point in points}
+    todo = {key: point for key, point in unique.items() if not store.holds(key)}
+    found = Sweep(reused=len(unique) - len(todo))
+    if found.reused:
+        tell(f"{found.reused} of {len(unique)} runs are there already")
+    if todo:
+        scratch = None if scheduler else str(store.folder.parent / ".scratch")
+        began = perf_counter()
+        with connected(min(workers, len(todo)), scheduler) as client:
+            _warn_of_threads(client, scheduler, tell)
+            _collect(client, todo, store, expected, scratch, tell, task, found)
+        found.wall_seconds = perf_counter() - began
+    return found
+
+
+def results_table(points: Sequence[Point], axes: Sequence[str], store: Store, lost: Mapping[str, str]) -> str:
+    """All rows of all points as CSV text, in the order of the points: block, the axes, then the columns of a run."""
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(["block", *axes, *RESULT_COLUMNS])
+    for point in points:
+        head = [point.block, *(point.labels.get(axis, "") for axis in axes)]
+        for row in _rows(point, store, lost):
+            table.writerow([*head, *(row.get(name, "") for name in RESULT_COLUMNS)])
+    return buffer.getvalue()
+
+
+def _rows(point: Point, store: Store, lost: Mapping[str, str]) -> list[dict[str, str]]:
+    key = point.case.run_key
+    if store.holds(key):
+        text = store.results(key)
+    else:
+        text = results_text(failed_rows(point.case, lost.get(key, "not run")))
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def _collect(
+    client: Client,
+    todo: Mapping[str, Point],
+    store: Store,
+    expected: Mapping[str, float],
+    scratch: str | None,
+    tell: Tell,
+    task: Task,
+    found: Sweep,
+) -> None:
+    """Keep every core busy with one point, store what comes back, and say how long the rest will take.
+
+    A worker is never handed a second point to wait, so that one which dies takes no other's blame.
+    """
+    from distributed import as_completed
+
+    order = sorted(todo, key=lambda key: -expected.get(key, 0.0))
+    clock = _Clock({key: max(expected.get(key, 0.0), 1e-3) for key in order})
+    client.wait_for_workers(1)
+    waiting, busy = iter(order), as_completed()
+    keys = {}
+
+    def submit_next() -> None:
+        key = next(waiting, None)
+        if key is not None:
+            document = todo[key].case.document
+            future = client.submit(task, document, key, scratch, key=f"nanoed-{key}", pure=False)
+            keys[future.key] = key
+            busy.add(future)
+
+    for _ in range(sum(client.nthreads().values())):
+        submit_next()
+    for future in busy:
+        key = keys[future.key]
+        why = _stored(future, key, store)
+        if why is None:
+            found.made += 1
+            found.core_seconds += _known(store.core_seconds(key))
+        else:
+            found.lost[key] = why
+        tell(f"{clock.passed(key)}: {todo[key].text}{'' if why is None else f': lost: {why}'}")
+        future.release()
+        submit_next()
+
+
+def _stored(future: Any, key: str, store: Store) -> str | None:
+    """Store what a task handed back; why there is nothing to store, or None."""
+    error = future.exception()
+    if error is not None:
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    done: Done = future.result()
+    if done.key != key:
+        raise InputError(
+            "the workers run another version of nanoed or its libraries",
+            field="--scheduler",
+            allowed="workers with the sources of this program",
+        )
+    store.put(key, done.files)
+    return None
+
+
+def _known(seconds: float) -> float:
+    return 0.0 if math.isnan(seconds) else seconds
+
+
+def _warn_of_threads(client: Client, scheduler: str | None, tell: Tell) -> None:
+    """Workers that someone else started may give every task all cores."""
+    if scheduler is not None and max(threads_of(client).values(), default=1) > 1:
+        tell(
+            "the workers' libraries use several threads each: start them with OMP_NUM_THREADS=1 and its like"
+        )
+
+
+class _Clock:
+    """Progress by expected seconds, corrected by how long what is done has taken."""
+
+    def __init__(self, expected: Mapping[str, float]) -> None:
+        self.expected, self.began = dict(expected), perf_counter()
+        self.total, self.done, self.count = sum(expected.values()), 0.0, 0
+
+    def passed(self, key: str) -> str:
+        """Note that the run of a key is over; the state in words."""
+        self.done += self.expected[key]
+        self.count += 1
+        left = (perf_counter() - self.began) * (self.total / self.done - 1)
+        return f"{self.count}/{len(self.expected)}, {in_words(left)} left"
+
+
+def in_words(seconds: float) -> str:
+    """A duration as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

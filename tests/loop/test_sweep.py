@@ -1,0 +1,128 @@
+"""Studies: a killed one goes on and repeats nothing, the table does not depend on the workers, failures are rows."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import sweep_tasks
+
+from nanoed.sim.physics.errors import InputError
+from nanoed.studies.sweeps.cluster import connected, threads_of
+from nanoed.studies.sweeps.grid import Study
+from nanoed.studies.sweeps.store import claimed
+from nanoed.studies.sweeps.study import run_study
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def study(seeds=(1, 2, 3, 4, 5, 6)):
+    block = {"name": "tiny", "cases": ["brookite-small"], "seeds": seeds, "set": {"methods": ["kinematical"]}}
+    return Study.model_validate({"name": "tiny", "block": [block]})
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    monkeypatch.setenv(sweep_tasks.FOLDER, str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    return tmp_path / "notes"
+
+
+def ran(chosen, out, workers, task=sweep_tasks.slow):
+    return run_study(chosen, "default", out, workers, None, lambda text: None, task=task)
+
+
+def table(out):
+    return (out / "results.csv").read_bytes()
+
+
+def test_kills_of_a_worker_and_of_the_client_leave_no_trace_in_the_table(tmp_path, notes):
+    plain = ran(study(), tmp_path / "plain", 1)
+    assert (plain.sweep.made, plain.sweep.lost) == (6, {})
+    assert ran(study(), tmp_path / "deadly", 2, sweep_tasks.deadly).sweep.made == 6
+    assert (tmp_path / "died").exists()
+    assert table(tmp_path / "deadly") == table(tmp_path / "plain")
+    assert {line.split()[2] for line in notes.read_text().splitlines()} == {"1"}
+
+    notes.unlink()
+    out = tmp_path / "killed"
+    kept = _killed_after(2, out)
+    time.sleep(0.5)  # the workers notice that their client is gone
+    began = len(notes.read_text().splitlines())
+    done = ran(study(), out, 2)
+    assert (done.sweep.reused, done.sweep.made) == (len(kept), 6 - len(kept))
+    again = [line.split()[0][:20] for line in notes.read_text().splitlines()[began:]]
+    assert sorted(again) == sorted(set(again) - kept)
+    assert table(out) == table(tmp_path / "plain")
+    assert not list((out / "runs").glob(".*.partial"))
+    assert ran(study(), out, 2).sweep.made == 0
+
+
+CLIENT = """
+import sys
+from pathlib import Path
+import sweep_tasks
+from nanoed.studies.sweeps.grid import load_study
+from nanoed.studies.sweeps.study import run_study
+if __name__ == "__main__":
+    study, out = load_study(sys.argv[1]), Path(sys.argv[2])
+    run_study(study, "default", out, 2, None, print, task=sweep_tasks.slow)
+"""
+
+
+def _killed_after(n, out):
+    """Start the study in a process of its own, kill it once n runs are stored; names of the runs stored."""
+    script, grid = out.with_suffix(".py"), out.with_suffix(".toml")
+    script.write_text(CLIENT, encoding="utf-8")
+    grid.write_text(study().toml(), encoding="utf-8")
+    client = subprocess.Popen([sys.executable, str(script), str(grid), str(out)], stdout=subprocess.DEVNULL)
+    while len(list(out.glob("runs/*/results.csv"))) < n:
+        assert client.poll() is None
+        time.sleep(0.02)
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    kept = {path.parent.name for path in out.glob("runs/*/results.csv")}
+    assert n <= len(kept) < 6
+    return kept
+
+
+def test_run_that_kills_every_worker_is_a_row_and_is_tried_again(tmp_path, notes):
+    done = ran(study((1, 2)), tmp_path / "out", 1, sweep_tasks.fatal)
+    assert len(done.sweep.lost) == 1
+    assert done.failed == 1
+    row = done.results[done.results["seed"] == 2].iloc[0]
+    assert row["status"] == "failed"
+    assert "KilledWorker" in row["message"]
+    assert ran(study((1, 2)), tmp_path / "out", 1).sweep.made == 1
+
+
+def test_folder_in_use_or_of_something_else_is_refused(tmp_path, notes):
+    with claimed(tmp_path / "out"), pytest.raises(InputError, match="in use"):
+        ran(study(), tmp_path / "out", 1)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="something else"):
+        ran(study(), tmp_path / "mine", 1)
+    assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
+
+
+def test_local_cluster_listens_to_this_machine_alone_and_has_one_thread_each():
+    with connected(1, None) as client:
+        assert set(threads_of(client).values()) == {1}
+        assert all(address.startswith("tls://127.0.0.1") for address in client.scheduler_info()["workers"])
+        ours = psutil.Process()
+        processes = [ours, *ours.children(recursive=True)]
+        sockets = [c for p in processes for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+        assert len(sockets) >= 3
+        assert {c.laddr.ip for c in sockets} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "tcp://127.0.0.1:1"])
+def test_scheduler_that_is_not_there_is_one_line(tmp_path, address, monkeypatch):
+    monkeypatch.setattr("nanoed.studies.sweeps.cluster.CONNECT_S", 0.5)
+    with pytest.raises(InputError, match="--scheduler"):
+        run_study(study(), "default", tmp_path / "out", 1, address, lambda text: None)
