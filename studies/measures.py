@@ -5,7 +5,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.crystal import Crystal, u_matrix
 from nanoed.sim.physics.geometry import frame_matrix, rot_x, rot_y
 from nanoed.studies.compare import Comparison
 
@@ -54,6 +54,14 @@ def pull_rms(comparison: Comparison, reference: Crystal, su_xyz: Array) -> float
 def u_rmsd_A2(comparison: Comparison, reference: Crystal) -> float:
     """rms difference of the equivalent isotropic displacement parameters over the sites, Å²."""
     return rms(comparison.matched.u_iso - reference.u_iso)
+
+
+def adp_npd(crystal: Crystal) -> int:
+    """Number of sites whose displacement parameters are not positive definite."""
+    bad = crystal.u_iso <= 0
+    for i in np.flatnonzero(~np.isnan(crystal.u_ij).any(axis=1)):
+        bad[i] = np.linalg.eigvalsh(u_matrix(crystal.u_ij[i])).min() <= 0
+    return int(bad.sum())
 
 
 def occ_max_err(comparison: Comparison, reference: Crystal) -> float:

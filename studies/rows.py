@@ -17,6 +17,7 @@ from nanoed.studies.analysis import Analysis, Outcome
 from nanoed.studies.case import Case
 from nanoed.studies.compare import Comparison
 from nanoed.studies.measures import (
+    adp_npd,
     cell_err_pct,
     occ_max_err,
     orientation_errors_deg,
@@ -126,7 +127,7 @@ def outcome_columns(
     row |= {name: statistics[name] for name in RESULT_COLUMNS if name in statistics}
     model = outcome.refinement.crystal
     row["adp_model"] = "isotropic" if np.isnan(model.u_ij).all() else "anisotropic"
-    row["adp_npd"] = int((model.u_iso <= 0).sum())
+    row["adp_npd"] = adp_npd(model)
     if comparison is not None:
         row |= {
             "av_dist_A": comparison.d_av_A,

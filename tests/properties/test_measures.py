@@ -1,10 +1,14 @@
 """Measures against the truth: what they must not see, and what they must."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
+from simulations import crystal as shipped
 
-from nanoed.studies.measures import cell_err_pct, orientation_errors_deg
+from nanoed.studies.compare import compare
+from nanoed.studies.measures import adp_npd, cell_err_pct, occ_max_err, orientation_errors_deg
 
 RNG = np.random.default_rng(3)
 N = 40
@@ -62,3 +66,21 @@ def test_shuffled_frames_are_seen(true):
 
 def test_cell_error_is_the_largest_relative_one():
     assert cell_err_pct((10.1, 5.0, 4.98, 90, 90, 90), (10, 5, 5, 90, 90, 90)) == pytest.approx(1.0)
+
+
+def test_displacements_that_are_not_positive_definite_are_counted():
+    crystal = shipped("quartz")
+    assert adp_npd(crystal) == 0
+    u = crystal.u_ij.copy()
+    u[0, 3] = 1.1 * np.sqrt(u[0, 0] * u[0, 1])  # U_12 beyond what U_11 and U_22 allow; U_eq stays positive
+    assert adp_npd(dataclasses.replace(crystal, u_ij=u)) == 1
+    flat = dataclasses.replace(crystal, u_ij=np.full_like(u, np.nan), u_iso=np.array([0.01, 0.0]))
+    assert adp_npd(flat) == 1
+
+
+def test_largest_error_of_an_occupancy():
+    crystal = shipped("mgti2o5")
+    wrong = dataclasses.replace(
+        crystal, occupancy=crystal.occupancy + np.array([0.05, -0.05, -0.01, 0.01, 0, 0, 0])
+    )
+    assert occ_max_err(compare(wrong, crystal), crystal) == pytest.approx(0.05)
