@@ -13,8 +13,8 @@ from scipy.ndimage import maximum_filter
 
 from nanoed.pipeline.io.formula import parse_formula
 from nanoed.pipeline.io.ins import Cell
+from nanoed.pipeline.solve.spec import AtomSpec, SolveSpec
 from nanoed.pipeline.solve.symmetry import Candidate
-from nanoed.pipeline.spec import AtomSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import InputError
 

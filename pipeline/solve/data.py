@@ -15,7 +15,8 @@ from nanoed.pipeline.io.hkl import read_hkl
 from nanoed.pipeline.io.ins import Cell, read_ins
 from nanoed.pipeline.reduce.merge import merge
 from nanoed.pipeline.reduce.symmetry import laue_rotations
-from nanoed.pipeline.spec import MergeSpec, ReduceSpec, SolveSpec
+from nanoed.pipeline.solve.spec import SolveSpec
+from nanoed.pipeline.spec import MergeSpec, ReduceSpec
 from nanoed.sim.physics.errors import InputError
 
 Array = NDArray[np.float64]
@@ -107,12 +108,12 @@ def lattice_centring(reflections: pd.DataFrame, ratio: float) -> Array:
     """Vectors (m, 3) of the lattice besides 0, found among CENTRINGS: the first whose absences are absent, or none.
 
     Dynamical scattering excites no reflection that a centring forbids, so their intensities are zero but for errors:
-    their mean is at most `ratio` of the mean of the others.
+    their mean is at most `ratio` of the mean of the others, or the list has none of them because the reduction knew.
     """
     intensity = reflections["I"].to_numpy(float)
     for vectors in CENTRINGS:
         node = nodes(reflections, np.array(vectors))
-        if node.any() and not node.all() and intensity[~node].mean() <= ratio * intensity[node].mean():
+        if node.all() or (node.any() and intensity[~node].mean() <= ratio * intensity[node].mean()):
             return np.array(vectors)
     return np.empty((0, 3))
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfftn, next_fast_len, rfftn
 
-from nanoed.pipeline.spec import FlippingSpec
+from nanoed.pipeline.solve.spec import FlippingSpec
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -23,7 +23,7 @@ class Amplitudes:
     shape : of the density, voxels.  modulus : half grid of |F|, 0 where nothing was measured.
     measured, weak, missing : masks of the half grid.  bound : largest |F| of a missing one.
     turn : i or -i, a quarter of a phase that keeps the density real.  hkl : (n, 3) all reflections.
-    known : (n,) measured.
+    known : (n,) measured.  amplitude : (n,) |F|, 0 where nothing was measured.
     """
 
     shape: tuple[int, int, int]
@@ -35,6 +35,7 @@ class Amplitudes:
     turn: Complex
     hkl: Index
     known: Mask
+    amplitude: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +65,8 @@ def amplitudes(hkl: Index, modulus: Array, spec: FlippingSpec) -> Amplitudes:
     positive = (m > 0) | (h > 0) | ((h == 0) & (k > 0))
     turn = np.where(positive, 1j, -1j)
     weak = measured & (grid <= limit)
-    return Amplitudes((shape[0], shape[1], shape[2]), grid, measured, weak, missing, bound, turn, hkl, known)
+    return Amplitudes((shape[0], shape[1], shape[2]), grid, measured, weak, missing, bound, turn, hkl, known,
+                      np.where(known, modulus, 0.0))  # fmt: skip
 
 
 def flip(data: Amplitudes, threshold: float, spec: FlippingSpec, rng: np.random.Generator) -> Phased:

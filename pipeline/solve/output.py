@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import gemmi
+import numpy as np
+from numpy.typing import NDArray
 
 from nanoed.pipeline.solve.data import Intensities
 from nanoed.pipeline.solve.picture import draw
 from nanoed.pipeline.solve.solve import Solution
-from nanoed.pipeline.spec import SolveSpec
+from nanoed.pipeline.solve.spec import SolveSpec
+from nanoed.pipeline.solve.structures import DIRECT, FLIPPING, Structure
 from nanoed.sim.physics.crystal import write_cif
 
 
@@ -33,28 +36,33 @@ def write_solution(solution: Solution, data: Intensities, spec: SolveSpec, out_d
 def summary(solution: Solution) -> dict[str, Any]:
     """The numbers that matter: space group, agreements, R, what was found."""
     best, starts = solution.best, solution.starts
-    statistics = best.refinement.statistics
+    statistics, agreement = best.refinement.statistics, _agreement(best)
     return {
         "spacegroup": solution.crystal.spacegroup,
         "formula_units": best.units,
         "n_sites": len(solution.crystal.labels),
-        "min_agreement": round(float(best.symmetry.agreement.min()), 4),
-        "mean_agreement": round(float(best.symmetry.agreement.mean()), 4),
-        "contrast": round(min(best.contrast, 999.0), 2),
+        "method": best.method,
+        "min_agreement": _plain(float(agreement.min())),
+        "mean_agreement": _plain(float(agreement.mean())),
+        "contrast": _plain(float(np.minimum(best.contrast, 999.0))),
         "r_obs_pct": round(statistics["r_obs_pct"], 3),
         "r_all_pct": round(statistics["r_all_pct"], 3),
         "n_all": int(statistics["n_all"]),
         "n_par": int(statistics["n_par"]),
-        "start": best.start.number,
-        "n_starts": len(starts),
+        "start": best.number,
+        "n_starts": int((starts["method"] == FLIPPING).sum()),
+        "n_trials": int((starts["method"] == DIRECT).sum()),
         "n_structures": int(starts["r_all_pct"].notna().sum()),
     }
 
 
 def document(solution: Solution, data: Intensities, spec: SolveSpec) -> dict[str, Any]:
-    """What solve.json holds: summary, agreement of every operation, origin, sites, starts, resolved settings."""
+    """What solve.json holds: summary, agreement of every operation, origin, sites, starts, resolved settings.
+
+    Operations and origin are those of a density of charge flipping; in direct space they are given, not found.
+    """
     symmetry, crystal = solution.best.symmetry, solution.crystal
-    operations = zip(symmetry.names, symmetry.agreement, strict=True)
+    operations = zip(symmetry.names, symmetry.agreement, strict=True) if symmetry else ()
     sites = zip(crystal.labels, crystal.elements, crystal.xyz, crystal.occupancy, crystal.u_iso, strict=True)
     starts = solution.starts.to_dict(orient="records")
     return {
@@ -62,7 +70,7 @@ def document(solution: Solution, data: Intensities, spec: SolveSpec) -> dict[str
         "statistics": summary(solution),
         "cell": list(data.cell),
         "operations": [{"operation": name, "agreement": round(float(x), 4)} for name, x in operations],
-        "origin": [round(float(x), 4) for x in symmetry.origin],
+        "origin": [round(float(x), 4) for x in symmetry.origin] if symmetry else None,
         "sites": [
             {"label": label, "element": element, "xyz": [round(float(v), 5) for v in xyz],
              "occupancy": round(float(part), 4), "u_iso": round(float(u), 5)}
@@ -71,6 +79,11 @@ def document(solution: Solution, data: Intensities, spec: SolveSpec) -> dict[str
         "starts": [{key: _plain(value) for key, value in row.items()} for row in starts],
         "settings": spec.model_dump(mode="json"),
     }  # fmt: skip
+
+
+def _agreement(best: Structure) -> NDArray[np.float64]:
+    """Of the operations with the density; NaN for a structure of direct space."""
+    return best.symmetry.agreement if best.symmetry else np.array([np.nan])
 
 
 def inflip(data: Intensities, spacegroup: str, spec: SolveSpec) -> str:

@@ -17,7 +17,7 @@ from scipy.fft import fftn
 from scipy.ndimage import map_coordinates, spline_filter
 from scipy.optimize import minimize
 
-from nanoed.pipeline.spec import SymmetrySpec
+from nanoed.pipeline.solve.spec import SymmetrySpec
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]

@@ -2,14 +2,16 @@
 
 import gemmi
 import numpy as np
+import pandas as pd
 import pytest
 from goldens import shipped
 
 from nanoed.pipeline.io.ins import read_ins
 from nanoed.pipeline.solve.atoms import Kind, Peaks, assign, density, find_peaks, kinds
+from nanoed.pipeline.solve.data import lattice_centring
 from nanoed.pipeline.solve.flipping import amplitudes, flip
+from nanoed.pipeline.solve.spec import AtomSpec, FlippingSpec, SolveSpec, SymmetrySpec
 from nanoed.pipeline.solve.symmetry import agreement_maps, averaged, candidates, find_symmetry
-from nanoed.pipeline.spec import AtomSpec, FlippingSpec, SolveSpec, SymmetrySpec
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.scattering import reflections_within, structure_factors
 
@@ -118,3 +120,15 @@ def test_instructions_give_cell_and_laue_group(tmp_path):
     path.write_text("CELL 0.0251 5 6 7 90 100 90\nSYMM -X, 0.5+Q, -Z\n", encoding="utf-8")
     with pytest.raises(InputError, match="SYMM"):
         read_ins(path)
+
+
+def test_centring_is_found_by_weak_absences_or_by_their_lack():
+    crystal = shipped("anatase")
+    hkl = np.array([h for h in reflections_within(crystal, 1.0) if h.sum() % 2 == 0])
+    allowed_only = pd.DataFrame(hkl, columns=["h", "k", "l"]).assign(I=10.0)
+    body = np.array([[0.5, 0.5, 0.5]])
+    assert np.array_equal(lattice_centring(allowed_only, 0.01), body)
+    forbidden = allowed_only.assign(h=allowed_only["h"] + 1)
+    for intensity, wanted in ((0.05, body), (1.0, np.empty((0, 3)))):
+        both = pd.concat([allowed_only, forbidden.assign(I=intensity)])
+        assert np.array_equal(lattice_centring(both, 0.01), wanted)
