@@ -156,7 +156,8 @@ def _judged(name: str, row: Mapping[str, Any]) -> Iterator[Finding]:
     yield Finding(name, "R_obs, kinematical, %", row["r_obs_pct"], "<=", 7.77, published)
     yield Finding(name, "max_dist, Å", row["max_dist_A"], "<=", 0.035, published)
     yield Finding(name, "frames per second", row["frames"] / row["seconds"], ">=", 20.0, "two free cores")
-    yield Finding(name, "frames per second of processor time", row["frames"] / row["processor_seconds"])
+    yield Finding(name, "frames per second of two cores' processor time",
+                  2 * row["frames"] / row["processor_seconds"], ">=", 20.0, asked)  # fmt: skip
 
 
 def _confidence(folder: Path, workers: int) -> Iterator[Finding]:

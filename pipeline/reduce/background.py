@@ -35,20 +35,23 @@ def local_background(frame: Array, usable: Mask, centre: Array, window: int) -> 
     return background, support
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _radial(frame: Array, usable: Mask, cx: float, cy: float, radial: Array) -> None:
     ny, nx = frame.shape
     far_x, far_y = max(abs(cx), abs(nx - cx)), max(abs(cy), abs(ny - cy))
     n = int(np.hypot(far_x, far_y) / RING_PX) + 2
     count, total, where = np.zeros(n), np.zeros(n), np.zeros(n)
+    x2, r = (np.arange(nx) + 0.5 - cx) ** 2, np.empty(nx)
     for row in range(ny):
+        y2, seen, use = (row + 0.5 - cy) ** 2, frame[row], usable[row]
         for column in range(nx):
-            if usable[row, column]:
-                r = np.sqrt((column + 0.5 - cx) ** 2 + (row + 0.5 - cy) ** 2) / RING_PX
-                k = int(r)
-                count[k] += 1.0
-                total[k] += frame[row, column]
-                where[k] += r
+            r[column] = np.sqrt(x2[column] + y2) / RING_PX
+        for column in range(nx):
+            if use[column]:
+                ring = np.uint32(r[column])
+                count[ring] += 1.0
+                total[ring] += seen[column]
+                where[ring] += r[column]
     m = 0
     for k in range(n):  # drop empty rings
         if count[k] > 0:
@@ -60,42 +63,48 @@ def _radial(frame: Array, usable: Mask, cx: float, cy: float, radial: Array) -> 
     fine = 8  # table of the profile at an eighth of a ring
     table = np.interp(np.arange(n * fine + fine) / fine, where[:m], total[:m])
     for row in range(ny):
+        y2, out = (row + 0.5 - cy) ** 2, radial[row]
         for column in range(nx):
-            r = np.sqrt((column + 0.5 - cx) ** 2 + (row + 0.5 - cy) ** 2) / RING_PX * fine
-            k = int(r)
-            radial[row, column] = table[k] + (r - k) * (table[k + 1] - table[k])
+            r[column] = np.sqrt(x2[column] + y2) / RING_PX * fine
+        for column in range(nx):
+            place = np.uint32(r[column])
+            out[column] = table[place] + (r[column] - place) * (table[place + 1] - table[place])
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _scale_locally(frame: Array, usable: Mask, half: int, background: Array, support: Array) -> None:
     """background holds R on entry and B on return; sums over columns slide down, prefix sums run across."""
     ny, nx = frame.shape
     radial = background.copy()
-    columns = np.zeros(
-        (3, nx)
-    )  # per column: sums of D, R and the number of usable pixels in the window's rows
-    prefix = np.zeros((3, nx + 1))
-    whole = (2 * half + 1) ** 2
+    counts, rings, number = np.zeros(nx), np.zeros(nx), np.zeros(nx)  # per column, over the window's rows
+    wide = 2 * half + 1
+    d, m, n = np.zeros((3, nx + wide))  # their sums from the left, padded
+    whole = float(wide**2)
     for row in range(-half, ny):
         for new, sign in ((row + half, 1.0), (row - half - 1, -1.0)):
             if 0 <= new < ny:
+                seen, profile, use = frame[new], radial[new], usable[new]
                 for column in range(nx):
-                    if usable[new, column]:
-                        columns[0, column] += sign * frame[new, column]
-                        columns[1, column] += sign * radial[new, column]
-                        columns[2, column] += sign
+                    weight = sign if use[column] else 0.0
+                    counts[column] += weight * seen[column]
+                    rings[column] += weight * profile[column]
+                    number[column] += weight
         if row < 0:
             continue
+        a, b, c = 0.0, 0.0, 0.0
         for column in range(nx):
-            for k in range(3):
-                prefix[k, column + 1] = prefix[k, column] + columns[k, column]
+            a += counts[column]
+            b += rings[column]
+            c += number[column]
+            d[half + 1 + column], m[half + 1 + column], n[half + 1 + column] = a, b, c
+        d[half + 1 + nx :], m[half + 1 + nx :], n[half + 1 + nx :] = a, b, c
+        d_right, m_right, n_right = d[wide:], m[wide:], n[wide:]
+        profile, out, behind = radial[row], background[row], support[row]
         for column in range(nx):
-            left, right = max(0, column - half), min(nx, column + half + 1)
-            n = prefix[2, right] - prefix[2, left]
-            support[row, column] = whole
-            if n > 0.1 * whole:
-                m = prefix[1, right] - prefix[1, left]
-                support[row, column] = n
-                if m > 1e-9:
-                    background[row, column] *= max(prefix[0, right] - prefix[0, left], 0.0) / m
-            background[row, column] = max(background[row, column], 0.0)
+            pixels, ring = n_right[column] - n[column], m_right[column] - m[column]
+            total = d_right[column] - d[column]
+            enough = pixels > 0.1 * whole
+            behind[column] = pixels if enough else whole
+            factor = total / ring if enough and ring > 1e-9 else 1.0
+            scaled = profile[column] * factor
+            out[column] = scaled if scaled > 0.0 else 0.0

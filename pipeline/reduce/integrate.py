@@ -115,7 +115,7 @@ def extract(
         wd, wp, w1, ww, inside, b_sum, bn_sum, n = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0
         for row in range(max(0, int(y[s] - aperture)), min(ny, int(y[s] + aperture) + 2)):
             for column in range(max(0, int(x[s] - aperture)), min(nx, int(x[s] + aperture) + 2)):
-                r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s])
+                r = np.sqrt((column + 0.5 - x[s]) ** 2 + (row + 0.5 - y[s]) ** 2)
                 if r > aperture or not valid[row, column]:
                     continue
                 p = share_at(shares, zone[s], r, step)
@@ -142,6 +142,6 @@ def extract(
         covered[s] = inside / full
         for row in range(max(0, int(y[s] - reach)), min(ny, int(y[s] + reach) + 2)):
             for column in range(max(0, int(x[s] - reach)), min(nx, int(x[s] + reach) + 2)):
-                r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s])
+                r = np.sqrt((column + 0.5 - x[s]) ** 2 + (row + 0.5 - y[s]) ** 2)
                 net[row, column] -= (new - old) * share_at(shares, zone[s], r, step)
         intensity[s] = new

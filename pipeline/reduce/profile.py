@@ -103,7 +103,7 @@ def stack(
         z, amplitude = zone[s], intensity[s]
         for row in range(max(0, int(y[s] - reach)), min(ny, int(y[s] + reach) + 2)):
             for column in range(max(0, int(x[s] - reach)), min(nx, int(x[s] + reach) + 2)):
-                r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s]) / step
+                r = np.sqrt((column + 0.5 - x[s]) ** 2 + (row + 0.5 - y[s]) ** 2) / step
                 k = int(r + 0.5)
                 if k < m and valid[row, column]:
                     share = net[row, column] / amplitude
@@ -128,7 +128,7 @@ def add_models(
     for s in range(x.shape[0]):
         for row in range(max(0, int(y[s] - reach)), min(ny, int(y[s] + reach) + 2)):
             for column in range(max(0, int(x[s] - reach)), min(nx, int(x[s] + reach) + 2)):
-                r = np.hypot(column + 0.5 - x[s], row + 0.5 - y[s])
+                r = np.sqrt((column + 0.5 - x[s]) ** 2 + (row + 0.5 - y[s]) ** 2)
                 image[row, column] += intensity[s] * share_at(shares, zone[s], r, step)
 
 

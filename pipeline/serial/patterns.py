@@ -101,15 +101,14 @@ def candidates_of(
     zone, which = np.divmod(order, 2)
     trials = Rotation.from_euler("z", turn[zone, which][:, None]).as_matrix() @ templates.frames[zone]
     rows = distinct(trials, lattice.turns, np.radians(settings.distinct_deg), settings.candidates)
-    nodes = nodes_within(lattice, spec)
-    refined = [locally(pattern, trial, nodes, beam, spec) for trial in trials[rows]]
+    nodes, near = nodes_within(lattice, spec), pattern.within(spec.local.d_star_max, spec.local.max_peaks)
+    refined = [locally(near, trial, nodes, beam, spec) for trial in trials[rows]]
     return sorted(refined, key=lambda c: -c.score)
 
 
-def locally(pattern: Pattern, trial: Array, nodes: Array, beam: Beam, spec: IndexSpec) -> Candidate:
-    """The candidate that a trial orientation refines to; nodes : `nodes_within`."""
+def locally(near: Pattern, trial: Array, nodes: Array, beam: Beam, spec: IndexSpec) -> Candidate:
+    """The candidate that a trial orientation refines to; near : its peaks.  nodes : `nodes_within`."""
     settings = spec.local
-    near = pattern.within(settings.d_star_max, settings.max_peaks)
     orientation, moved = trial.copy(), np.zeros(2)
     n = refine_locally(orientation, moved, nodes, near.xy, beam.wavelength, np.array(settings.reach),
                        np.array(settings.s_max), settings.s_sigma)  # fmt: skip

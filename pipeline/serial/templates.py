@@ -55,28 +55,23 @@ def make_templates(lattice: KnownLattice, wavelength: float, spec: TemplateSpec)
     g = lattice.hkl @ lattice.basis.T
     length = np.linalg.norm(g, axis=1)
     g, length = g[length <= spec.d_star_max], length[length <= spec.d_star_max]
-    frames = np.array([_upright(z) for z in zone_axes(lattice.turns, np.radians(spec.step_deg))])
-    first, parts = [0], []
-    for frame in frames:
-        s = g @ frame[2] - 0.5 * wavelength * length**2
-        near = np.flatnonzero(np.abs(s) < spec.s_max)
-        xy = g[near] @ frame[:2].T
-        weight = np.exp(-0.5 * (s[near] / spec.s_sigma) ** 2)
-        radius = np.hypot(*xy.T)
-        order = np.argsort(radius, kind="stable")
-        columns = np.column_stack([radius, np.arctan2(xy[:, 1], xy[:, 0]), weight / np.linalg.norm(weight)])
-        parts.append(columns[order])
-        first.append(first[-1] + len(near))
-    radius, azimuth, weight = np.ascontiguousarray(np.concatenate(parts).T)
-    return Templates(frames, np.array(first), radius, azimuth, weight)
+    frames = _upright(zone_axes(lattice.turns, np.radians(spec.step_deg)))
+    s = frames[:, 2] @ g.T - 0.5 * wavelength * length**2
+    zone, node = np.nonzero(np.abs(s) < spec.s_max)
+    xy = np.einsum("nij,nj->ni", frames[zone, :2], g[node])
+    weight = np.exp(-0.5 * (s[zone, node] / spec.s_sigma) ** 2)
+    weight /= np.sqrt(np.bincount(zone, weight**2, len(frames)))[zone]
+    radius = np.hypot(*xy.T)
+    order = np.lexsort((radius, zone))
+    first = np.searchsorted(zone, np.arange(len(frames) + 1))
+    return Templates(frames, first, radius[order], np.arctan2(xy[:, 1], xy[:, 0])[order], weight[order])
 
 
-def _upright(axis: Array) -> Array:
-    """A rotation (3, 3) that takes the unit vector `axis` to +z."""
-    helper = np.eye(3)[int(np.argmin(np.abs(axis)))]
-    x = np.cross(helper, axis)
-    x /= np.linalg.norm(x)
-    return np.array([x, np.cross(axis, x), axis])
+def _upright(axes: Array) -> Array:
+    """Rotations (n, 3, 3) that take unit vectors `axes` (n, 3) to +z."""
+    x = np.cross(np.eye(3)[np.abs(axes).argmin(axis=1)], axes)
+    x /= np.linalg.norm(x, axis=1)[:, None]
+    return np.stack([x, np.cross(axes, x), axes], axis=1)
 
 
 @nb.njit(cache=True, nogil=True)
