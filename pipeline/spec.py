@@ -267,6 +267,24 @@ class MergeSpec(Part):
     """A measurement needs this part of the information of a rocking curve crossed in full: half of it."""
 
 
+class SymmetryTestSpec(Part):
+    """Laue class and space group from the intensities (C7)."""
+
+    halfway: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """A Laue class holds where what it makes equivalent disagrees less than this far from the equivalents of the lowest
+    class to unrelated reflections."""
+    min_pairs: PositiveInt = 6
+    """Groups of equivalents that tell something of a Laue class."""
+    no_symmetry: PositiveFloat = 0.75
+    """Equivalents that disagree more than this times what unrelated reflections do are none."""
+    dynamical_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Largest mean of extinguished reflections, excited dynamically, over that of others (C7: 10-20 %)."""
+    relative_error: NonNegativeFloat = 0.1
+    """Part of I added to its error: scatter of equivalents by dynamical scattering (B: R of 10-30 %)."""
+    shell: PositiveInt = 60
+    """Reflections in the running mean over |g|."""
+
+
 class VirtualSpec(Part):
     """Virtual frames of continuous rotation (A6)."""
 
@@ -318,6 +336,7 @@ class ReduceSpec(Part):
     integration: IntegrationSpec = IntegrationSpec()
     virtual: VirtualSpec = VirtualSpec()
     merging: MergeSpec = MergeSpec()
+    symmetry: SymmetryTestSpec = SymmetryTestSpec()
 
     @field_validator("spacegroup")
     @classmethod

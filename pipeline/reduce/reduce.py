@@ -22,7 +22,8 @@ from nanoed.pipeline.reduce.rocking import RockingShape
 from nanoed.pipeline.reduce.search import Detector, detector_of, search
 from nanoed.pipeline.reduce.series import Progress
 from nanoed.pipeline.reduce.spots import integrate, spot_profile
-from nanoed.pipeline.reduce.symmetry import absent, laue_rotations, representative
+from nanoed.pipeline.reduce.spacegroup import SymmetryFound, find_symmetry, lattice_of_metric
+from nanoed.pipeline.reduce.symmetry import absent, centring_absent, laue_rotations, representative
 from nanoed.pipeline.reduce.virtual import VirtualFrames, virtual_frames
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import DataSet, open_dataset
@@ -81,7 +82,7 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     peaks, centres = search(dataset, detector, spec, workers, progress)
     tell("lattice", 0, 1)
     lattice = find_lattice(dataset.nominal, peaks, centres, spec)
-    spec = spec.model_copy(update={"laue": lattice.laue, "spacegroup": lattice.spacegroup})
+    asked, spec = spec, spec.model_copy(update={"laue": lattice.laue, "spacegroup": lattice.spacegroup})
     blank = lattice.matched < spec.positions.min_peaks
     tell("profile", 0, 1)
     profile = spot_profile(dataset, lattice.geometry, detector, spec)
@@ -95,21 +96,39 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     spots = integrate(dataset, oriented.geometry, profile, detector, spec, 0.0, workers, progress)
     spots = spots[~blank[spots["frame"]]].reset_index(drop=True)
     tell("merging", 0, 1)
-    data = measurements(spots, spec)
-    calculated = evaluate(oriented.geometry, data, oriented.model, spec.orientation)
-    fitted = fit_intensities(oriented.geometry, data, oriented.model, calculated)
-    fitted = fitted[fitted["recorded"] >= spec.merging.min_recorded].reset_index(drop=True)
+    fitted = _fitted(oriented, spots, spec)
     if fitted.empty:
         raise InputError("no reflection was recorded in full", file=dataset.path,
         field="merging.min_recorded",
                          value=spec.merging.min_recorded, allowed="a smaller value")  # fmt: skip
+    symmetry = tested_symmetry(fitted, lattice, spec)
+    if asked.laue is None and asked.spacegroup is None and asked.cell is None:
+        spec = spec.model_copy(update={"laue": symmetry.laue, "spacegroup": symmetry.spacegroup})
+    extinct = absent(fitted[["h", "k", "l"]].to_numpy(np.int64), spec.spacegroup)
+    fitted = fitted[~extinct].reset_index(drop=True)
     merged = merge(fitted, laue_rotations(spec.laue_class, spec.spacegroup), spec.merging)
     frames = frame_table(dataset.nominal, peaks, lattice, oriented, blank)
     numbers = statistics_of(dataset.nominal, detector, peaks, lattice, oriented, profile, spots, merged, spec)
+    numbers |= symmetry.record()
     virtual = virtual_frames(oriented, spots, blank, dataset.nominal, spec.virtual)
     return Reduction(
         oriented.geometry, oriented, profile, spots, fitted, merged, virtual, frames, numbers, spec
     )
+
+
+def _fitted(oriented: Oriented, spots: pd.DataFrame, spec: ReduceSpec) -> pd.DataFrame:
+    """Columns of curvefit: one row per hkl that was recorded, those that glides and screws extinguish among them."""
+    data = measurements(spots, spec, extinct=True)
+    calculated = evaluate(oriented.geometry, data, oriented.model, spec.orientation)
+    fitted = fit_intensities(oriented.geometry, data, oriented.model, calculated)
+    return fitted[fitted["recorded"] >= spec.merging.min_recorded].reset_index(drop=True)
+
+
+def tested_symmetry(fitted: pd.DataFrame, lattice: Lattice, spec: ReduceSpec) -> SymmetryFound:
+    """Laue class and space groups by the intensities; the lattice is that of the cell's metric where it has no name."""
+    centring = spec.spacegroup[0] if spec.spacegroup else "P"
+    bravais = lattice.bravais or lattice_of_metric(lattice.geometry.cell)
+    return find_symmetry(fitted, lattice.geometry.ub, bravais, centring, spec.symmetry)
 
 
 def first_shape(geometry: Geometry, spec: ReduceSpec) -> RockingShape:
@@ -119,10 +138,11 @@ def first_shape(geometry: Geometry, spec: ReduceSpec) -> RockingShape:
     return RockingShape(width, float(mosaicity), geometry.semi_angle, geometry.half_sweep)
 
 
-def measurements(spots: pd.DataFrame, spec: ReduceSpec) -> Measurements:
-    """Spots of reflections that the space group allows, sorted by reflection, families by Laue class."""
+def measurements(spots: pd.DataFrame, spec: ReduceSpec, extinct: bool = False) -> Measurements:
+    """Spots of reflections that the space group allows, or, `extinct`, that the centring allows, sorted by reflection,
+    families by Laue class."""
     hkl = spots[["h", "k", "l"]].to_numpy(np.int64)
-    keep = ~absent(hkl, spec.spacegroup)
+    keep = ~(centring_absent if extinct else absent)(hkl, spec.spacegroup)
     unique, reflection = np.unique(hkl[keep], axis=0, return_inverse=True)
     rotations = laue_rotations(spec.laue_class, spec.spacegroup)
     _, family = np.unique(representative(unique, rotations), axis=0, return_inverse=True)

@@ -129,8 +129,9 @@ def _laue_of_reduction(path: Path) -> Index | None:
     if not path.is_file():
         return None
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        spec = ReduceSpec(laue=settings["laue"], spacegroup=settings["spacegroup"])
+        record = json.loads(path.read_text(encoding="utf-8"))
+        merged_in = record["settings"] | record.get("statistics", {})  # found where it was not given
+        spec = ReduceSpec(laue=merged_in["laue"], spacegroup=merged_in["spacegroup"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError("not the record of a reduction", file=path, field="settings") from error
     return laue_rotations(spec.laue_class, spec.spacegroup)
