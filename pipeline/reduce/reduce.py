@@ -21,8 +21,8 @@ from nanoed.pipeline.reduce.profile import Profile
 from nanoed.pipeline.reduce.rocking import RockingShape
 from nanoed.pipeline.reduce.search import Detector, detector_of, search
 from nanoed.pipeline.reduce.series import Progress
-from nanoed.pipeline.reduce.spots import integrate, spot_profile
 from nanoed.pipeline.reduce.spacegroup import SymmetryFound, find_symmetry, lattice_of_metric
+from nanoed.pipeline.reduce.spots import integrate, spot_profile
 from nanoed.pipeline.reduce.symmetry import absent, centring_absent, laue_rotations, representative
 from nanoed.pipeline.reduce.virtual import VirtualFrames, virtual_frames
 from nanoed.pipeline.spec import ReduceSpec

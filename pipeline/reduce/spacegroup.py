@@ -1,7 +1,7 @@
 """Laue class from the agreement of equivalents, space groups ranked by their systematic absences (C7).
 
-Reflections that a space group extinguishes are excited dynamically all the same, so that no group is refused for them:
-each reflection is held against two distributions of intensities, one of them a tenth as strong as the other.
+Reflections that a space group extinguishes are excited dynamically all the same, so that no group is refused for
+them: each reflection is held against two distributions of intensities, one of them a tenth as strong as the other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scipy.special import log_ndtr, logsumexp
 from nanoed.pipeline.reduce.bravais import group_of
 from nanoed.pipeline.reduce.merge import group_means, r_int
 from nanoed.pipeline.reduce.positions import constrained_cell
-from nanoed.pipeline.reduce.symmetry import Index, absent, centring_absent, laue_rotations, representative
+from nanoed.pipeline.reduce.symmetry import Index, absent, laue_rotations, representative
 from nanoed.pipeline.spec import SymmetryTestSpec
 
 Array = NDArray[np.float64]
@@ -33,8 +33,8 @@ _NAMED = {"-3m1": ("-3m", "P -3 m 1"), "-31m": ("-3m", "P -3 1 m")}
 
 @dataclass(frozen=True, slots=True)
 class LaueTest:
-    """A Laue class tried: its name, the symmorphic group that fixes its setting, disagreement of the reflections that it
-    makes equivalent beside the lowest class (of all equivalents for that one), groups of them, whether it is accepted."""
+    """A Laue class tried: its name, the symmorphic group that fixes its setting, disagreement of the reflections that
+    it makes equivalent beside the lowest class (of all equivalents for that one), groups of them, accepted or not."""
 
     laue: str
     spacegroup: str
@@ -47,9 +47,10 @@ class LaueTest:
 class Extinctions:
     """Space groups with the same systematic absences among the measured reflections.
 
-    groups : their symbols, centrosymmetric ones first, in the setting of the cell.  n_absent : unique reflections that
-    they extinguish, centring apart.  mean_ratio, i_over_sigma : mean of these intensities over those of general ones at
-    the same |g|, and over their errors; nan without any.  log_odds : natural logarithm of the likelihood over that of the best; 0 for the best.
+    groups : their symbols, centrosymmetric ones first, in the setting of the cell.  n_absent : unique reflections
+    that they extinguish, centring apart.  mean_ratio, i_over_sigma : mean of these intensities over what is
+    expected of them at their |g|, and over their errors; nan without any.  log_odds : natural logarithm of the
+    likelihood over that of the best; 0 for the best.
     """
 
     groups: tuple[str, ...]
@@ -61,9 +62,9 @@ class Extinctions:
 
 @dataclass(frozen=True, slots=True)
 class SymmetryFound:
-    """laue, spacegroup : to merge in, the user's where given, else the accepted class of most equivalents and its
-    symmorphic group.  tests : of the Laue classes.  r_unrelated : disagreement of reflections that have nothing to do with
-    each other.  ranking : of the groups in the class that was found, the likeliest first."""
+    """laue, spacegroup : the accepted class of most equivalents and its symmorphic group.  tests : of the Laue
+    classes. r_unrelated : disagreement of reflections that have nothing to do with each other.  ranking : of the
+    groups in the class that was found, the likeliest first."""
 
     laue: str
     spacegroup: str
@@ -90,18 +91,21 @@ def find_symmetry(
 ) -> SymmetryFound:
     """Laue class and ranked space groups of measured reflections.
 
-    measured : h, k, l, I, sigma, one row per measured hkl, those that a space group may extinguish among them (all that
-    the centring allows).  ub : (3, 3) 1/Å.  bravais : symbol of the lattice; centring : letter of its cell.
+    measured : h, k, l, I, sigma, one row per measured hkl, those that a space group may extinguish among them (all
+    that the centring allows).  ub : (3, 3) 1/Å.  bravais : symbol of the lattice; centring : letter of its cell.
     """
     tests, unrelated = laue_tests(measured, ub, bravais, centring, spec)
-    best = max([t for t in tests if t.accepted] or tests[:1], key=lambda t: (len(laue_rotations(t.laue, t.spacegroup)), -t.r_int))
+    best = max(
+        [t for t in tests if t.accepted] or tests[:1],
+        key=lambda t: (len(laue_rotations(t.laue, t.spacegroup)), -t.r_int),
+    )
     ranking = ranked(measured, ub, best.laue, best.spacegroup, spec)
     return SymmetryFound(best.laue, best.spacegroup, tests, unrelated, ranking)
 
 
 def lattice_of_metric(cell: tuple[float, ...], slack: float = 0.005) -> str:
-    """Primitive Bravais lattice whose axes have the lengths and angles of the cell (Å, degrees) within `slack`, in this
-    order of the axes."""
+    """Primitive Bravais lattice whose axes have the lengths and angles of the cell (Å, degrees) within `slack`, in
+    this order of the axes."""
     found = np.array(cell)
     for symbol, laue in (("cP", "m-3m"), ("hP", "6/mmm"), ("tP", "4/mmm"), ("oP", "mmm"), ("mP", "2/m")):
         ideal = constrained_cell(laue, found)
@@ -116,10 +120,10 @@ def laue_tests(
 ) -> tuple[tuple[LaueTest, ...], float]:
     """The Laue classes of a Bravais lattice, and R of unrelated neighbours in |g|.
 
-    The lowest class, which every crystal of the system has, is refused where its equivalents disagree like unrelated ones:
-    the metric deceives, or the data are not worth much. A higher one is accepted where the reflections that it
-    adds to the equivalents disagree less than halfway between those of the lowest class and unrelated ones, unless a class
-    that it contains is refused.
+    The lowest class, which every crystal of the system has, is refused where its equivalents disagree like
+    unrelated ones: the metric deceives, or the data are not worth much. A higher one is accepted where the
+    reflections that it adds to the equivalents disagree less than halfway between those of the lowest class and
+    unrelated ones, unless a class that it contains is refused.
     """
     names = CLASSES.get(bravais, CLASSES.get(bravais[:1], ("-1",)))
     hkl = measured[INDICES].to_numpy(np.int64)
@@ -163,22 +167,26 @@ def ranked(
 ) -> tuple[Extinctions, ...]:
     """Space groups of a Laue class in its setting by the likelihood of their absences, those of equal ones together.
 
-    Intensities over the mean at the same |g| and over the multiplicity of special lines and planes are exponential
-    (Wilson 1949), with mean 1 where allowed and at most `dynamical_share` where absent, and carry their measured error.
+    Intensities over the mean at the same |g| are exponential (Wilson 1949), with mean 1 where allowed, or the
+    multiplicity of the special line or plane where the crystal has the mirrors for it; at most `dynamical_share` of
+    that where absent; and they carry their measured error. What is not known of the crystal, mirrors and share, is
+    averaged over.
     """
-    unique, ratio, error = normalised(measured, ub, laue, setting, spec)
-    present = _log_density(ratio, error, 1.0)
-    gone = np.array([_log_density(ratio, error, spec.dynamical_share / 2**k) for k in range(4)])
+    unique, ratio, error, multiplicity = normalised(measured, ub, laue, setting, spec)
+    shares = spec.dynamical_share / 2.0 ** np.arange(4)
+    levels = (np.ones(len(ratio)), multiplicity)
+    present = np.array([_log_density(ratio, error, level) for level in levels])
+    gone = np.array([[_log_density(ratio, error, share * level) for share in shares] for level in levels])
     classes: dict[bytes, tuple[NDArray[np.bool_], list[str]]] = {}
     for name in groups_of(laue, setting):
         extinct = absent(unique, name)
         classes.setdefault(extinct.tobytes(), (extinct, []))[1].append(name)
     found = []
     for extinct, names in classes.values():
-        excited = gone[:, extinct].sum(axis=1)
-        likelihood = float(present[~extinct].sum() + logsumexp(excited) - np.log(len(excited)))
+        whole = present[:, None, ~extinct].sum(axis=2) + gone[:, :, extinct].sum(axis=2)
+        likelihood = float(logsumexp(whole) - np.log(whole.size))
         strength = ratio[extinct] / np.maximum(error[extinct], 1e-9)
-        mean = float(ratio[extinct].mean()) if extinct.any() else float("nan")
+        mean = float((ratio / multiplicity)[extinct].mean()) if extinct.any() else float("nan")
         noise = float(strength.mean()) if extinct.any() else float("nan")
         found.append(Extinctions(tuple(names), int(extinct.sum()), mean, noise, likelihood))
     best = max((e.log_odds for e in found), default=0.0)
@@ -190,10 +198,11 @@ def ranked(
 
 def normalised(
     measured: pd.DataFrame, ub: Array, laue: str, setting: str, spec: SymmetryTestSpec
-) -> tuple[Index, Array, Array]:
-    """Unique hkl (n, 3), I over <I> at the same |g| and over the multiplicity of the line or plane, and its error (n,).
+) -> tuple[Index, Array, Array, Array]:
+    """Unique hkl (n, 3), I over <I> at the same |g|, its error, and the multiplicity of the line or plane, each (n,).
 
-    <I> is a running mean over general reflections.  The error is at least the scatter of equivalents, `relative_error`.
+    <I> is a running mean over general reflections.  The error is at least the scatter of equivalents,
+    `relative_error`.
     """
     rotations = laue_rotations(laue, setting)
     keys, which = np.unique(
@@ -202,9 +211,7 @@ def normalised(
     intensity, sigma = measured["I"].to_numpy(float), measured["sigma"].to_numpy(float)
     weight = 1.0 / np.maximum(sigma, 1e-3 * np.abs(intensity).mean()) ** 2
     total = np.bincount(which, weight)
-    mean = np.bincount(which, weight * intensity) / total
-    allowed = ~centring_absent(keys, setting)
-    keys, mean, error = keys[allowed], mean[allowed], total[allowed] ** -0.5
+    mean, error = np.bincount(which, weight * intensity) / total, total**-0.5
     g = np.linalg.norm(keys @ ub.T, axis=1)
     multiplicity = _multiplicity(keys, rotations)
     general = multiplicity == 1
@@ -212,8 +219,8 @@ def normalised(
         general[:] = True
     order = np.argsort(g[general], kind="stable")
     shell = uniform_filter1d(mean[general][order], min(spec.shell, len(order)), mode="nearest")
-    level = np.maximum(np.interp(g, g[general][order], shell), 1e-3 * np.abs(mean).mean()) * multiplicity
-    return keys, mean / level, np.hypot(error, spec.relative_error * np.abs(mean)) / level
+    level = np.maximum(np.interp(g, g[general][order], shell), 1e-3 * np.abs(mean).mean())
+    return keys, mean / level, np.hypot(error, spec.relative_error * np.abs(mean)) / level, multiplicity
 
 
 def _multiplicity(hkl: Index, rotations: Index) -> Array:
@@ -221,15 +228,15 @@ def _multiplicity(hkl: Index, rotations: Index) -> Array:
     return np.array([(hkl @ r == hkl).all(axis=1) for r in rotations]).sum(axis=0).astype(float)
 
 
-def _log_density(x: Array, sigma: Array, mean: float) -> Array:
-    """Logarithm of an exponential density of the given mean folded with a Gaussian of width sigma, at x."""
+def _log_density(x: Array, sigma: Array, mean: Array) -> Array:
+    """Logarithm of exponential densities of these means folded with Gaussians of width sigma, at x; all (n,)."""
     return -np.log(mean) + 0.5 * (sigma / mean) ** 2 - x / mean + log_ndtr(x / sigma - sigma / mean)
 
 
 @lru_cache(maxsize=32)
 def groups_of(laue: str, setting: str) -> tuple[str, ...]:
-    """Symbols of all tabulated settings of space groups with the operations' rotations and the centring of the symmorphic
-    group `setting`, centrosymmetric ones first; every symbol once."""
+    """Symbols of all tabulated settings of space groups with the rotations and the centring of the symmorphic group
+    `setting`, centrosymmetric ones first; every symbol once."""
     wanted = gemmi.find_spacegroup_by_name(setting)
     matrices = {m.tobytes() for m in laue_rotations(laue, setting)}
     centring = sorted(map(tuple, wanted.operations().cen_ops))

@@ -25,7 +25,7 @@ CELLS = {
 
 def measured(group: str, excited: float = 0.06, seed: int = 1, laue: str | None = None) -> pd.DataFrame:
     """Intensities of all hkl to 1 1/Å, exponential over the equivalents of the group's Laue class, 10 % of scatter
-    between equivalents, extinguished ones at `excited` times the mean of the others, noise on all, three quarters kept."""
+    between these, extinguished ones at `excited` times the mean of the others, noise on all, three quarters kept."""
     rng = np.random.default_rng(seed)
     ub = reciprocal_basis(CELLS[group])
     hkl = candidates(ub, 1.0)
