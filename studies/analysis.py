@@ -19,6 +19,7 @@ from nanoed.pipeline.refine.hand import refine_both_hands
 from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.output import write_refinement
 from nanoed.pipeline.refine.result import Refinement
+from nanoed.pipeline.refine.setting import in_setting_of
 from nanoed.pipeline.serial.index import Indexed, index
 from nanoed.pipeline.serial.spec import IndexSpec
 from nanoed.pipeline.solve.data import read_intensities
@@ -145,9 +146,12 @@ def refine(
 ) -> Refinement:
     """Refine `model` against a folder of reduced data, or against one .cif_pets or .hkl file.
 
-    The model takes the cell of the data; a bare .hkl, without reduction.json or .ins beside it, leaves it its own.
+    The model takes the cell of the data; a bare .hkl, without reduction.json or .ins beside it, leaves it its own. In
+    a folder of reduced data it also takes their indices, where the lattice allows others.
     Raises InputError for a file of the other method and for a model whose cell is not that of the data.
     """
+    if (reduced / "merged.hkl").is_file():
+        model = in_setting_of(model, read_hkl(reduced / "merged.hkl"))
     if method in AVERAGED:
         path = _file(reduced, method, AVERAGED[method])
         averaged = refine_kinematical(read_hkl(path), _with_cell(model, _cell_beside(path)), spec)

@@ -148,14 +148,14 @@ def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str
     for part in loc:
         if str(part) in branches:
             within, branches = branches[str(part)], {}
+        elif isinstance(part, int):
+            names.append(str(part))
         elif within is not None:
             owner = within
             names.append(str(part))
             field = within.model_fields.get(str(part))
             within = _model_in(field.annotation) if field else None
             branches = _branches(field.annotation, field.discriminator) if field else {}
-        elif isinstance(part, int):
-            names.append(str(part))
     return names, owner
 
 
