@@ -24,10 +24,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from nanoed.pipeline.page.drawing import inline_svg, svg
+from nanoed.pipeline.page.html import Cell, Download, Page, Picture, Section, Table, render
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies import figures, tables
 from nanoed.studies.figure_tables import FOLDER, read_table
-from nanoed.studies.page import Cell, Download, Page, Picture, Section, Table, render
 
 CONDITION_GROUPS: Mapping[str, str] = {  # a field belongs to the first prefix that fits
     "experiment.flaws.": "Flaws",
@@ -137,9 +138,9 @@ def _results_section(results: pd.DataFrame, published: Mapping[str, Any]) -> Sec
 
 def _drawn(run_dir: Path, name: str, figure: Figure, caption: str) -> Picture:
     """Write the figure beside its table and return it for the page."""
-    document = figures.svg(figure)
+    document = svg(figure)
     _replace(run_dir / FOLDER / f"{name}.svg", document)
-    return Picture(figures.inline_svg(document, name.replace("_", "-"), caption), caption)
+    return Picture(inline_svg(document, name.replace("_", "-"), caption), caption)
 
 
 def _download(run_dir: Path, name: str) -> Download:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nanoed.studies.figures import INK, MUTED, styled, svg
+from nanoed.pipeline.page.drawing import INK, MUTED, styled, svg
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 LINES = ("-", "--", ":")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nanoed.studies.figures import inline_svg, styled, svg
-from nanoed.studies.page import Cell, Download, Page, Picture, Section, Table, render
+from nanoed.pipeline.page.drawing import inline_svg, styled, svg
+from nanoed.pipeline.page.html import Cell, Download, Page, Picture, Section, Table, render
 from nanoed.studies.sweeps.store import write_text
 
 MOST_ROWS = 400

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from nanoed.studies.figures import INK, MUTED, SERIES
+from nanoed.pipeline.page.drawing import INK, MUTED
+from nanoed.studies.figures import SERIES
 from nanoed.studies.sweeps.statistics import summarise
 
 MEASURES = (

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nanoed.pipeline.page.drawing import styled
 from nanoed.sim.physics.errors import InputError
-from nanoed.studies.figures import styled
 from nanoed.studies.sweeps.analyses.common import (
     LABELS,
     derived,

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nanoed.pipeline.page.drawing import MUTED, styled
 from nanoed.sim.physics.errors import InputError
-from nanoed.studies.figures import MUTED, styled
 from nanoed.studies.sweeps.analyses.common import LABELS, look_of
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.statistics import paired_change

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nanoed.studies.figures import styled
+from nanoed.pipeline.page.drawing import styled
 from nanoed.studies.sweeps.analyses.common import LABELS, derived, look_of, spans
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.statistics import spearman

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nanoed.pipeline.page.drawing import styled
 from nanoed.studies.case import load_case, shipped_cases
-from nanoed.studies.figures import styled
 from nanoed.studies.sweeps.analyses.flaws import changes
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.statistics import summarise

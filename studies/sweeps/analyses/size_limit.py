@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nanoed.pipeline.page.drawing import INK, MUTED, styled
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.streams import stream
-from nanoed.studies.figures import INK, MUTED, styled
 from nanoed.studies.sweeps.analyses.common import (
     LABELS,
     as_number,

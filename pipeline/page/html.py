@@ -29,7 +29,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An SVG element (trusted, made by figures.inline_svg) and the caption below it."""
+    """An SVG element (trusted, made by drawing.inline_svg) and the caption below it."""
 
     svg: str
     caption: str = ""
@@ -78,7 +78,7 @@ def typeset(text: str) -> Markup:
 
 def render(page: Page) -> str:
     """The page as HTML. Every text is escaped; no script but ours may run and nothing is loaded."""
-    folder = files("nanoed.studies") / "templates"
+    folder = files("nanoed.pipeline.page") / "templates"
     read = {
         name: (folder / name).read_text("utf-8") for name in ("report.html.j2", "report.css", "report.js")
     }
