@@ -26,9 +26,10 @@ from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.scattering import allowed, structure_factors, to_unique
-from nanoed.studies.check_synthetic import mgti2o5, replicates
+from nanoed.studies.check_synthetic import mgti2o5, occupancies, replicates
 from nanoed.studies.findings import Finding, asked_parts
 from nanoed.studies.foreign import jana_pairs, jana_zones, shelx_model
+from nanoed.studies.sphere_refinement import sphere_refined
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -189,7 +190,7 @@ def _of_zone(i_o: Array, sigma: Array, i_c: Array) -> tuple[float, float]:
     return float(min(r) / f_o[seen].sum()), float(min(wr) / np.sqrt((w2 * i_o**2).sum()))
 
 
-SYNTHETIC = {"replicates": replicates, "mgti2o5": mgti2o5}
+SYNTHETIC = {"replicates": replicates, "occupancies": occupancies, "mgti2o5": mgti2o5, "ito-sphere": sphere_refined}
 """Parts that need no reference data."""
 PARTS = {
     "alanine": _alanine,

@@ -15,6 +15,7 @@ from nanoed.pipeline.refine.parameters import free_parameters
 from nanoed.pipeline.refine.result import Refinement
 from nanoed.pipeline.spec import RefineSpec, ThicknessSpec
 from nanoed.sim.physics.crystal import Crystal, read_cif
+from nanoed.sim.physics.errors import ConvergenceError
 from nanoed.studies.case import structure_file
 from nanoed.studies.findings import Finding
 from nanoed.studies.run import random_occupancies
@@ -22,7 +23,7 @@ from nanoed.studies.synthetic_frames import Series, expected_frames, noisy
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
-REPLICATES = 40
+REPLICATES, OCCUPANCY_REPLICATES = 40, 200
 WIDENED = 0.1
 """Of the 99 % interval of chi-square for the rms of pulls."""
 SPHERE = ThicknessSpec(model="sphere", nodes=6, start_A=80.0)
@@ -48,12 +49,13 @@ def replicates(reference: Path, workers: int, progress: Progress | None) -> Iter
     del reference
     crystal = free_parameters(_shipped("brookite"), "anisotropic").crystal
     spec = SMALL_REFINE.model_copy(update={"adp_model": "anisotropic"})
-    pulls = _pulls("replicates", crystal, spec, SMALL, REPLICATES, workers, progress)
+    pulls, lost = _pulls("replicates", crystal, spec, SMALL, REPLICATES, workers, progress)
+    yield Finding("replicates", "replicates that did not settle", float(lost), "<=", 0.0)
     coordinates = pulls["name"].str.fullmatch(r".*\.[xyz]")
     yield from _rms_of("replicates", "coordinates", pulls.loc[coordinates, "pull"], REPLICATES)
     yield from _rms_of("replicates", "ADPs", pulls.loc[~coordinates, "pull"], REPLICATES)
     weak = spec.model_copy(update={"potential_scale": 0.01})
-    few = _pulls("replicates", crystal, weak, SMALL, 4, workers, progress)
+    few, _ = _pulls("replicates", crystal, weak, SMALL, 4, workers, progress)
     kinematical = few.loc[few["name"].str.fullmatch(r".*\.[xyz]"), "pull"]
     yield Finding("replicates", "rms of pulls of coordinates, kinematical model", _rms(kinematical))
 
@@ -66,19 +68,39 @@ def _pulls(
     n: int,
     workers: int,
     progress: Progress | None,
-) -> pd.DataFrame:
-    """name and pull, (refined - true) / s.u., of the structure's parameters in n replicates of the noise."""
+) -> tuple[pd.DataFrame, int]:
+    """name and pull, (refined - true) / s.u., of the structure's parameters in n replicates of the noise.
+
+    Also how many of them did not settle.
+    """
     data = expected_frames(crystal, series, np.random.default_rng(1))
     true = free_parameters(crystal, spec.adp_model, spec.occupancies)
-    parts = []
+    parts, lost = [], 0
     for seed in range(n):
-        found = refine_dynamical(noisy(data, np.random.default_rng(seed)), crystal, spec, workers)
+        if progress is not None:
+            progress(name, seed + 1, n)
+        try:
+            found = refine_dynamical(noisy(data, np.random.default_rng(seed)), crystal, spec, workers)
+        except ConvergenceError:
+            lost += 1
+            continue
         table = found.parameters.iloc[: len(true.names)]
         pull = (table["value"].to_numpy() - true.start) / table["su"].to_numpy()
         parts.append(pd.DataFrame({"name": true.names, "pull": pull}))
-        if progress is not None:
-            progress(name, seed + 1, n)
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True), lost
+
+
+def occupancies(reference: Path, workers: int, progress: Progress | None) -> Iterator[Finding]:
+    """Pulls of the one occupancy that the composition of MgTi2O5 leaves free, over 200 replicates."""
+    del reference
+    spec = SMALL_REFINE.model_copy(update={"occupancies": "composition"})
+    pulls, lost = _pulls(
+        "occupancies", _shipped("mgti2o5"), spec, SMALL, OCCUPANCY_REPLICATES, workers, progress
+    )
+    of_occupancy = pulls["name"].str.endswith("occupancy")
+    yield Finding("occupancies", "replicates that did not settle", float(lost), "<=", 0.0)
+    for what, some in (("occupancies", of_occupancy), ("the other parameters", ~of_occupancy)):
+        yield from _rms_of("occupancies", what, pulls.loc[some, "pull"], OCCUPANCY_REPLICATES)
 
 
 def _rms(pulls: pd.Series) -> float:

@@ -202,6 +202,7 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
         message=f"converged in {len(history)} cycles" + cell_warning(data, crystal),
         covariance=covariance[:p, :p],
         parametrised=problem.parameters,
+        wavelength=data.wavelength,
     )
 
 
@@ -255,6 +256,7 @@ def _frame_table(problem: Problem, fit: Fit, calculated: list[Array]) -> pd.Data
                 "scale": scale_of(frame, i_c),
                 "tilt_x_deg": x,
                 "tilt_y_deg": y,
+                "semi_angle_deg": np.degrees(frame.semi_angle),
                 "thickness_A": thickness,
                 "n_azimuth": len(problem.engine.rotations(frame, longest)),
                 "scale_su": su[i, 0],

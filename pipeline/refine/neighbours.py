@@ -51,10 +51,15 @@ def neighbours(crystal: Crystal, site: int, reach: float) -> list[Neighbour]:
 
 
 def bound_to(crystal: Crystal, site: int) -> list[Neighbour]:
-    """Atoms bound to a site, by the covalent radii."""
+    """Atoms bound to a site, by the covalent radii; two metals are not."""
+    metal = np.array([gemmi.Element(e).is_metal for e in crystal.elements])
     radii = np.array([gemmi.Element(e).covalent_r for e in crystal.elements])
     near = neighbours(crystal, site, BOUND * float(radii[site] + radii.max()))
-    return [b for b in near if b.length <= BOUND * (radii[site] + radii[b.other])]
+    return [
+        b
+        for b in near
+        if b.length <= BOUND * (radii[site] + radii[b.other]) and not (metal[site] and metal[b.other])
+    ]
 
 
 def separation(crystal: Crystal, pair: Neighbour) -> Array:

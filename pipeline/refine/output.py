@@ -1,4 +1,4 @@
-"""A refinement on disk: refined.cif, refinement.json and its tables."""
+"""A refinement on disk: refined.cif, refinement.json, its tables, its difference map and its scan over thickness."""
 
 from __future__ import annotations
 
@@ -10,132 +10,66 @@ from typing import Any
 import gemmi
 import numpy as np
 
+from nanoed.pipeline.refine.cif import CIF_HEADER, refined_document
+from nanoed.pipeline.refine.difference import DifferenceMap, difference_map
 from nanoed.pipeline.refine.result import Refinement
-
-CIF_HEADER = (
-    "# Core CIF dictionary 3.2.0 (COMCIFS)\n# names of version 3 spelt as in CIF1: underscores for dots\n"
-)
-THEORY = {
-    "kinematical": "kinematical",
-    "kinematical-nonaveraged": "kinematical",
-    "kinematical-frames": "kinematical",
-    "dynamical": "dynamical",
-}
-REFLECTIONS = ["h", "k", "l", "I_obs", "sigma", "I_calc"]
+from nanoed.sim.physics.crystal import Crystal
 
 
 def write_refinement(refinement: Refinement, out_dir: str | Path) -> None:
-    """Write refined.cif, refinement.json and, frame-based, frames.csv into a folder; each whole or not at all."""
+    """Write a refinement into a folder, each file whole or not at all.
+
+    refined.cif, refinement.json, difference.csv (peaks of the map) and difference.ccp4; frame-based, frames.csv; after
+    a scan over thickness, thickness_scan.csv and .png.
+    """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "refined.cif", CIF_HEADER + refined_document(refinement).as_string())
+    residual = difference_map(refinement.reflections, refinement.crystal, refinement.settings["factors"])
+    _write(out / "refined.cif", CIF_HEADER + refined_document(refinement, residual).as_string())
+    _write(out / "difference.csv", residual.peaks.to_csv(index=False, float_format="%.5f"))
+    _write_map(residual, refinement.crystal, out / "difference.ccp4")
+    if not refinement.scan.empty:
+        _write(out / "thickness_scan.csv", refinement.scan.to_csv(index=False, float_format="%.6g"))
+        _draw_scan(refinement, out / "thickness_scan.png")
     _write(out / "refinement.json", json.dumps(_record(refinement), indent=1, allow_nan=False) + "\n")
     if not refinement.frames.empty:
         _write(out / "frames.csv", refinement.frames.to_csv(index=False, float_format="%.6g"))
 
 
-def with_su(value: float, su: float, decimals: int = 5) -> str:
-    """A number with its standard uncertainty in the notation of crystallography, 0.12890(4); two digits up to 19."""
-    if not (math.isfinite(su) and su > 0):
-        return f"{value:.{decimals}f}"
-    places = max(0, -math.floor(math.log10(su / 1.95)))
-    digits = round(su * 10**places)
-    return f"{value:.{places}f}({digits})" if places < 12 else f"{value:.12f}"
+def _write_map(residual: DifferenceMap, crystal: Crystal, path: Path) -> None:
+    """The map over the whole cell in the CCP4 format."""
+    grid = gemmi.FloatGrid(
+        residual.density.astype(np.float32), gemmi.UnitCell(*crystal.cell), gemmi.SpaceGroup(1)
+    )
+    ccp4 = gemmi.Ccp4Map()
+    ccp4.grid = grid
+    ccp4.update_ccp4_header()
+    scratch = path.with_name(path.name + ".part")
+    ccp4.write_ccp4_map(str(scratch))
+    scratch.replace(path)
 
 
-def refined_document(refinement: Refinement) -> gemmi.cif.Document:
-    """The refined structure with s.u., the statistics and the reflections as a CIF document of one block."""
-    crystal = refinement.crystal
-    document = gemmi.cif.Document()
-    block = document.add_new_block(f"{crystal.name}_{refinement.method}".replace(" ", "_"))
-    block.set_pair("_audit_creation_method", "nanoed")
-    names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
-    for name, value in zip(names, crystal.cell, strict=True):
-        block.set_pair(f"_cell_{name}", f"{value:.5f}")
-    block.set_pair("_cell_volume", f"{crystal.volume:.4f}")
-    group = gemmi.find_spacegroup_by_name(crystal.spacegroup)
-    block.set_pair("_space_group_name_H-M_alt", gemmi.cif.quote(group.xhm()))
-    block.set_pair("_space_group_name_Hall", gemmi.cif.quote(group.hall))
-    block.set_pair("_space_group_IT_number", str(group.number))
-    ops = block.init_loop("_space_group_symop_", ["operation_xyz"])
-    for op in group.operations():
-        ops.add_row([gemmi.cif.quote(op.triplet())])
-    _add_sites(block, refinement)
-    _add_statistics(block, refinement)
-    _add_reflections(block, refinement)
-    return document
+def _draw_scan(refinement: Refinement, path: Path) -> None:
+    """wR against the mean thickness of the scan, and where the refinement ended."""
+    from matplotlib.figure import Figure
 
-
-def _add_sites(block: gemmi.cif.Block, refinement: Refinement) -> None:
-    crystal, su = refinement.crystal, refinement.su
-    tags = ["label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy", "adp_type"]
-    loop = block.init_loop("_atom_site_", [*tags, "U_iso_or_equiv", "site_symmetry_multiplicity"])
-    for i, label in enumerate(crystal.labels):
-        xyz = [with_su(x, s) for x, s in zip(crystal.xyz[i], su["xyz"][i], strict=True)]
-        u_iso = with_su(crystal.u_iso[i], su["u_iso"][i])
-        of_site, multiplicity = su["occupancy"][i], str(crystal.multiplicities[i])
-        occupancy = with_su(crystal.occupancy[i], of_site) if of_site > 0 else f"{crystal.occupancy[i]:g}"
-        kind = "Uiso" if np.isnan(crystal.u_ij[i]).any() else "Uani"
-        loop.add_row([label, crystal.elements[i], *xyz, occupancy, kind, u_iso, multiplicity])
-    aniso = np.flatnonzero(~np.isnan(crystal.u_ij).any(axis=1))
-    if len(aniso):
-        tags = ["label", *(f"U_{ij}" for ij in ("11", "22", "33", "12", "13", "23"))]
-        loop = block.init_loop("_atom_site_aniso_", tags)
-        for site in aniso:
-            values = zip(crystal.u_ij[site], su["u_ij"][site], strict=True)
-            loop.add_row([crystal.labels[site], *(with_su(u, s) for u, s in values)])
-
-
-def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:
-    s, settings = refinement.statistics, refinement.settings
-    u = settings["instability"]
-    pairs = {
-        "_diffrn_radiation_probe": "electron",
-        "_refine_diffraction_theory": THEORY[refinement.method],
-        "_refine_ls_structure_factor_coef": "Fsqd",
-        "_refine_ls_matrix_type": "full",
-        "_refine_ls_weighting_scheme": "sigma",
-        "_refine_ls_weighting_details": f"w=1/(s^2^(I)+({2 * u:g}I)^2^)",
-        "_refine_ls_number_reflns": f"{s['n_all']:d}",
-        "_refine_ls_number_parameters": f"{s['n_par']:d}",
-        "_refine_ls_R_factor_gt": f"{s['r_obs_pct'] / 100:.4f}",
-        "_refine_ls_R_factor_all": f"{s['r_all_pct'] / 100:.4f}",
-        "_refine_ls_wR_factor_ref": f"{s['wr_all_pct'] / 100:.4f}",
-        "_refine_ls_goodness_of_fit_ref": f"{s['gof']:.3f}",
-        "_refine_ls_shift/su_max": f"{s['max_shift_su']:.4f}",
-        "_reflns_number_total": f"{s['n_all']:d}",
-        "_reflns_number_gt": f"{s['n_obs']:d}",
-        "_reflns_threshold_expression": "I>3sigma(I)",
-    }
-    for tag, value in pairs.items():
-        block.set_pair(tag, gemmi.cif.quote(value))
-    if "thickness_A" in s:
-        shape = settings["thickness"]["model"]
-        text = (
-            f"Bloch waves, {settings['factors']} factors; {settings['protocol']} integration; thickness model {shape}, "
-            f"mean thickness {s['thickness_A']:.1f} A; g_max {s['g_max']:.2f} 1/A, S_g(max) {s['s_g_max']:.3f} 1/A, "
-            f"RS_g(max) {s['rs_g_max']:.2f}, {s['n_azimuth']} integration steps at most"
-        )
-        block.set_pair("_refine_special_details", gemmi.cif.quote(text))
-
-
-def _add_reflections(block: gemmi.cif.Block, refinement: Refinement) -> None:
-    """The loop of reflections, on the scale of the calculated intensities; frame-based ones carry their frame."""
-    table = refinement.reflections
-    tags = ["index_h", "index_k", "index_l", "F_squared_meas", "F_squared_sigma", "F_squared_calc"]
-    per_frame = "frame" in table
-    if per_frame:
-        tags.append("diffrn_id")
-    loop = block.init_loop("_refln_", tags)
-    peak = float(table["I_calc"].max())
-    scale = 1e4 / peak if peak > 0 else 1.0
-    block.set_pair("_refln_F_squared_scale_nanoed", f"{scale:.6g}")
-    columns: list[list[str]] = [[str(v) for v in table[name]] for name in ("h", "k", "l")]
-    for name in REFLECTIONS[3:]:
-        columns.append([f"{v:.3f}" for v in table[name].to_numpy() * scale])
-    if per_frame:
-        columns.append([str(v + 1) for v in table["frame"]])
-    loop.set_all_values(columns)
+    scan, end = refinement.scan, refinement.statistics["thickness_A"]
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(scan["thickness_A"], scan["wr_all_pct"], "o-", markersize=4, label="start model")
+    axes.axvline(end, color="C1", label=f"refined: {end:.1f} Å")
+    axes.set(xscale="log", xlabel="mean thickness along the beam (Å)", ylabel="wR (%)")
+    ticks = [
+        t
+        for t in (10, 20, 50, 100, 200, 500, 1000, 2000)
+        if scan["thickness_A"].min() <= t <= scan["thickness_A"].max()
+    ]
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
+    axes.legend()
+    scratch = path.with_name(path.name + ".part")
+    figure.savefig(scratch, dpi=150, format="png", metadata={"Software": None})
+    scratch.replace(path)
 
 
 def _record(refinement: Refinement) -> dict[str, Any]:

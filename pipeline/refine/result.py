@@ -25,7 +25,7 @@ class Refinement:
     frames : frame, scale, tilt_x_deg, tilt_y_deg, thickness_A (mean along the beam) with s.u.; empty if not
     frame-based.  history : cycle, wr_all_pct, largest shift / s.u.
     scan : thickness_A, wr_all_pct before anything was refined; empty without a scan.
-    covariance : (p, p) of the structure's parameters, as `parametrised` has them.
+    covariance : (p, p) of the structure's parameters, as `parametrised` has them.  wavelength : Å; None: not known.
     """
 
     method: str
@@ -41,3 +41,4 @@ class Refinement:
     scan: pd.DataFrame = field(default_factory=pd.DataFrame)
     covariance: Array = field(default_factory=lambda: np.zeros((0, 0)))
     parametrised: Parameters | None = None
+    wavelength: float | None = None

@@ -9,10 +9,11 @@ import pytest
 from goldens import shipped
 
 from nanoed.pipeline.io.cif_pets import PetsData
+from nanoed.pipeline.refine.cif import with_su
 from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.frames import Engine, Frame, frames_of
 from nanoed.pipeline.refine.kinematical import refine_kinematical
-from nanoed.pipeline.refine.output import with_su, write_refinement
+from nanoed.pipeline.refine.output import write_refinement
 from nanoed.pipeline.refine.parameters import free_parameters
 from nanoed.pipeline.refine.statistics import r_factor
 from nanoed.pipeline.spec import RefineSpec, ThicknessSpec
