@@ -14,6 +14,7 @@ from nanoed.pipeline.io.cif_pets import read_cif_pets
 from nanoed.pipeline.io.hkl import read_hkl
 from nanoed.pipeline.io.ins import Cell, read_ins
 from nanoed.pipeline.reduce.reduce import Reduction, reduce
+from nanoed.pipeline.refine.cells import check_cells, warning
 from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.hand import refine_both_hands
 from nanoed.pipeline.refine.kinematical import refine_kinematical
@@ -154,14 +155,15 @@ def refine(
         model = in_setting_of(model, read_hkl(reduced / "merged.hkl"))
     if method in AVERAGED:
         path = _file(reduced, method, AVERAGED[method])
-        averaged = refine_kinematical(read_hkl(path), _with_cell(model, _cell_beside(path)), spec)
-        return replace(averaged, method=method)
+        cell = _cell_beside(path)
+        averaged = refine_kinematical(read_hkl(path), _with_cell(model, cell), spec)
+        return replace(_noted(averaged, model, cell), method=method)
     if method == "kinematical-frames":
         spec = spec.model_copy(update={"potential_scale": KINEMATICAL_SCALE})
     data = read_cif_pets(_file(reduced, method, "frames.cif_pets"))
     make = refine_both_hands if spec.both_hands and method == "dynamical" else refine_dynamical
     refined = make(data, _with_cell(model, data.cell), spec, workers, progress)
-    return replace(refined, method=method)
+    return replace(_noted(refined, model, data.cell), method=method)
 
 
 def solve(
@@ -185,18 +187,18 @@ def _file(reduced: Path, method: str, name: str) -> Path:
     return reduced
 
 
-def _with_cell(model: Crystal, cell: Cell | None, most: float = 0.05) -> Crystal:
-    """The model in the cell of the data, whose axes its own may differ from by `most`; itself without one."""
+def _with_cell(model: Crystal, cell: Cell | None) -> Crystal:
+    """The model in the cell of the data, itself without one. Raises InputError for cells that are not one."""
     if cell is None:
         return model
-    if max(abs(own / found - 1) for own, found in zip(model.cell[:3], cell[:3], strict=True)) > most:
-        raise InputError(
-            f"the model's cell and that of the data differ by more than {100 * most:g} %",
-            field="cell",
-            value=tuple(round(x, 4) for x in model.cell[:3]),
-            allowed=f"within {100 * most:g} % of {tuple(round(x, 4) for x in cell[:3])} Å",
-        )
+    check_cells(cell, model)
     return replace(model, cell=cell)
+
+
+def _noted(refined: Refinement, model: Crystal, cell: Cell | None) -> Refinement:
+    """The refinement with a word on a model whose cell was not quite that of the data."""
+    note = "" if cell is None else warning("the model's cell", model.cell, cell)
+    return replace(refined, message=refined.message + note)
 
 
 def _cell_beside(hkl: Path) -> Cell | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nanoed.pipeline.io.cif_pets import read_cif_pets
 from nanoed.pipeline.io.hkl import read_hkl
+from nanoed.pipeline.io.shelx_model import read_shelx_model
 from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.result import Refinement
 from nanoed.pipeline.refine.statistics import r_factor, wr_f
@@ -28,7 +29,7 @@ from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.scattering import allowed, structure_factors, to_unique
 from nanoed.studies.check_synthetic import mgti2o5, occupancies, replicates
 from nanoed.studies.findings import Finding, asked_parts
-from nanoed.studies.foreign import jana_pairs, jana_zones, shelx_model
+from nanoed.studies.foreign import jana_pairs, jana_zones
 from nanoed.studies.sphere_refinement import sphere_refined
 
 Array = NDArray[np.float64]
@@ -105,7 +106,7 @@ def _printed(pairs: pd.DataFrame, data: str, printed: dict[str, float]) -> Itera
 
 def _tyrosine(reference: Path, workers: int, progress: Progress | None) -> Iterator[Finding]:
     """R1 = sum ||F_o| - |F_c|| / sum |F_o| over I > 2 sigma (SHELX's), the deposited model with one scale."""
-    model = shelx_model(reference / "tyrosine" / "tyrosine.ins", "P 21 21 21")
+    model = read_shelx_model(reference / "tyrosine" / "tyrosine.ins")
     data = read_hkl(reference / "tyrosine" / "tyrosine.hkl")
     hkl = data[["h", "k", "l"]].to_numpy()
     length = np.linalg.norm(hkl @ model.reciprocal_basis.T, axis=1)
@@ -190,7 +191,12 @@ def _of_zone(i_o: Array, sigma: Array, i_c: Array) -> tuple[float, float]:
     return float(min(r) / f_o[seen].sum()), float(min(wr) / np.sqrt((w2 * i_o**2).sum()))
 
 
-SYNTHETIC = {"replicates": replicates, "occupancies": occupancies, "mgti2o5": mgti2o5, "ito-sphere": sphere_refined}
+SYNTHETIC = {
+    "replicates": replicates,
+    "occupancies": occupancies,
+    "mgti2o5": mgti2o5,
+    "ito-sphere": sphere_refined,
+}
 """Parts that need no reference data."""
 PARTS = {
     "alanine": _alanine,

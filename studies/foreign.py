@@ -1,17 +1,14 @@
-"""What checks read of other programs' files: Jana's reflection lists and zones, SHELX models."""
+"""What checks read of other programs' files: Jana's reflection lists and zones."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-import gemmi
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from nanoed.pipeline.io.cif_pets import PetsData
-from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import InputError
 
 JANA_COLUMNS = ["h", "k", "l", "I_calc", "I_obs", "sigma", "zone", "seen"]
@@ -53,53 +50,3 @@ def jana_zones(path: Path, cell: tuple[float, ...], wavelength: float) -> PetsDa
     none = pd.DataFrame(columns=["h", "k", "l", "I", "sigma", "zone"])
     a, b, c, alpha, beta, gamma = cell
     return PetsData((a, b, c, alpha, beta, gamma), wavelength, ub, pd.DataFrame(rows, columns=names), none)
-
-
-def shelx_model(path: Path, spacegroup: str) -> Crystal:
-    """The atoms of a SHELX .ins or .res, occupancies 1, in a space group given by its symbol.
-
-    A negative U rides on the U_eq of the last atom that is not hydrogen. Anisotropic ones keep their U_ij (SHELX
-    lists U11 U22 U33 U23 U13 U12).
-    """
-    text = re.sub(r"=\s*\n", " ", path.read_text(encoding="utf-8", errors="replace"))
-    cell: list[float] = []
-    elements, atoms = [""], []
-    for line in text.splitlines():
-        cells = line.split()
-        command = cells[0].upper() if cells else ""
-        if command == "CELL":
-            cell = [float(v) for v in cells[2:8]]
-        elif command == "SFAC":
-            elements.append(cells[1])
-        elif command == "HKLF":
-            break
-        elif len(cells) >= 7 and cells[1].isdigit() and 0 < int(cells[1]) < len(elements):
-            atoms.append((cells[0], elements[int(cells[1])], [float(v) for v in cells[2:]]))
-    u_iso, u_ij = _shelx_displacements(atoms)
-    return Crystal(
-        path.stem,
-        (cell[0], cell[1], cell[2], cell[3], cell[4], cell[5]),
-        spacegroup,
-        tuple(a[0] for a in atoms),
-        tuple(gemmi.Element(a[1]).name for a in atoms),
-        np.array([a[2][:3] for a in atoms]),
-        np.ones(len(atoms)),
-        u_iso,
-        u_ij,
-    )
-
-
-def _shelx_displacements(
-    atoms: list[tuple[str, str, list[float]]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    u_iso, u_ij, last = np.empty(len(atoms)), np.full((len(atoms), 6), np.nan), 0.0
-    for i, (_, element, values) in enumerate(atoms):
-        given = values[4:]
-        if len(given) >= 6:
-            u_ij[i] = [*given[:3], given[5], given[4], given[3]]
-            u_iso[i] = np.mean(given[:3])
-        else:
-            u_iso[i] = -given[0] * last if given[0] < 0 else given[0]
-        if element != "H":
-            last = u_iso[i]
-    return u_iso, u_ij

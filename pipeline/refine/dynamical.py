@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from nanoed.pipeline.io.cif_pets import PetsData
-from nanoed.pipeline.refine.frames import Engine, Frame, cell_warning, check_cells, frames_of
+from nanoed.pipeline.refine.cells import cell_warning, check_cells
+from nanoed.pipeline.refine.frames import Engine, Frame, frames_of
 from nanoed.pipeline.refine.heldout import heldout_r_obs_pct
 from nanoed.pipeline.refine.minimise import Fit, gauss_newton
 from nanoed.pipeline.refine.normal import cost_of, scale_of
@@ -47,7 +48,7 @@ def refine_dynamical(
 
     Raises InputError for data that cannot be refined, ConvergenceError where the least squares does not settle.
     """
-    check_cells(data, model)
+    check_cells(data.cell, model)
     parameters = parameters_of(model, spec)
     with threadpool_limits(1):
         problem, state, scan = _approach(data, parameters, spec, workers, progress)

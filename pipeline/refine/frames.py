@@ -12,7 +12,6 @@ from nanoed.pipeline.io.cif_pets import PetsData
 from nanoed.pipeline.refine.statistics import weights
 from nanoed.pipeline.spec import RefineSpec, ThicknessSpec
 from nanoed.sim.physics import bloch, sampling
-from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix, rot_x, rot_y
 from nanoed.sim.physics.thickness import chord_distribution
@@ -25,8 +24,6 @@ LONG = 1e4
 """Aspect that stands for an endless rod."""
 SMALLEST_VOLUME = 1e-3
 """Of the reciprocal cell, times abc: an orientation matrix below it is none."""
-CELL_ERROR_PCT, CELL_WARNING_PCT = 5.0, 1.0
-"""Differences of axes that are refused, and told."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -247,28 +244,3 @@ def _check(data: PetsData, spec: RefineSpec) -> None:
             field="_diffrn_zone_axis_precession_angle",
             allowed="> 0°, or protocol still",
         )
-
-
-def check_cells(data: PetsData, model: Crystal) -> None:
-    """Raise InputError where the model's cell is more than 5 % off that of the data."""
-    found = np.array(data.cell[:3])
-    off = np.abs(np.array(model.cell[:3]) / found - 1).max()
-    if 100 * off > CELL_ERROR_PCT:
-        raise InputError(
-            "the model's cell and that of the data differ by more than 5 %",
-            field="cell", value=tuple(round(x, 4) for x in model.cell[:3]),
-            allowed=f"within 5 % of {tuple(round(float(x), 4) for x in found)} Å",
-        )  # fmt: skip
-
-
-def cell_warning(data: PetsData, model: Crystal) -> str:
-    """What to say where the model's axes, or those of the orientation matrix, are more than 1 % off the data's cell."""
-    found = np.array(data.cell[:3])
-    of_ub = np.linalg.norm(np.linalg.inv(data.ub), axis=1)
-    axes = {"the model's cell": np.array(model.cell[:3]), "the orientation matrix": of_ub}
-    notes = []
-    for name, lengths in axes.items():
-        off = 100 * float(np.abs(lengths / found - 1).max())
-        if off > CELL_WARNING_PCT:
-            notes.append(f"; {name} is {off:.1f} % off the cell of the data")
-    return "".join(notes)

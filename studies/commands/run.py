@@ -261,7 +261,7 @@ def refine(
     reduced: Annotated[
         Path, typer.Argument(metavar="REDUCED", help="Folder of reduced data, a .cif_pets or a .hkl file.")
     ],
-    model: Annotated[Path, typer.Option("--model", metavar="CIF", help="Start model.")],
+    model: Annotated[Path, typer.Option("--model", metavar="FILE", help="Start model: CIF, .ins or .res.")],
     out: Out,
     method: Annotated[MethodName, typer.Option(help="How to refine.")] = MethodName.dynamical,
     config: Config = None,
@@ -274,6 +274,7 @@ def refine(
 
     Example: nanoed refine reduced --model start.cif --method dynamical --out refined
     """
+    from nanoed.pipeline.io.shelx_model import read_shelx_model
     from nanoed.pipeline.refine.output import write_refinement
     from nanoed.pipeline.spec import RefineSpec
     from nanoed.sim.physics.crystal import read_cif
@@ -282,7 +283,8 @@ def refine(
     from nanoed.studies.console import print_json, print_pairs, say, shown_progress
     from nanoed.studies.folder import placed
 
-    spec, start = spec_of(RefineSpec, config, overrides), read_cif(model)
+    spec = spec_of(RefineSpec, config, overrides)
+    start = read_shelx_model(model) if model.suffix.lower() in (".ins", ".res") else read_cif(model)
     try:
         with shown_progress() as progress, placed(out, force) as work:
             refinement = make(method.value, reduced, start, spec, cores(workers), progress)
@@ -290,6 +292,8 @@ def refine(
     except ConvergenceError as error:
         say(f"nanoed: not converged: {error}")
         raise typer.Exit(1) from None
+    for note in refinement.message.split("; ")[1:]:
+        say(f"nanoed: warning: {note}")
     (print_json if as_json else print_pairs)(dict(refinement.statistics))
 
 

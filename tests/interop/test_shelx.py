@@ -9,6 +9,7 @@ import pytest
 
 from nanoed.pipeline.io.formula import parse_formula
 from nanoed.pipeline.io.hkl import four_gaussians, read_hkl, write_hkl, write_ins
+from nanoed.pipeline.io.shelx_model import read_shelx_model
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.factors import electron_factor
 
@@ -91,3 +92,80 @@ def test_formula() -> None:
         parse_formula("Xx2?")
     with pytest.raises(InputError, match="composition"):
         parse_formula("Ti.")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "P b c a",
+        "I 41/a m d:2",
+        "I a -3",
+        "P 32 2 1",
+        "C m c m",
+        "B b m m",
+        "P 1 21/c 1",
+        "P -1",
+        "R -3 :H",
+        "F d -3 m:2",
+    ],
+)
+def test_a_model_takes_its_group_from_latt_and_symm(tmp_path: Path, name: str) -> None:
+    trigonal = "32" in name or "R" in name
+    cell = (5.0, 5.0, 6.0, 90.0, 90.0, 120.0 if trigonal else 90.0)
+    write_ins(tmp_path / "a.ins", "test", 0.025, cell, name, "SiO2")
+    text = (
+        (tmp_path / "a.ins")
+        .read_text()
+        .replace("HKLF 4", "FVAR 1.0 0.25\nSi1 1 10.1 10.2 10.3 10.5 0.01\nHKLF 4")
+    )
+    (tmp_path / "a.ins").write_text(text)
+    found = read_shelx_model(tmp_path / "a.ins")
+    ours, theirs = (gemmi.find_spacegroup_by_name(n) for n in (found.spacegroup, name))
+    assert {op.wrap().triplet() for op in ours.operations()} == {
+        op.wrap().triplet() for op in theirs.operations()
+    }
+    assert found.xyz[0] == pytest.approx([0.1, 0.2, 0.3])
+    assert found.occupancy[0] == pytest.approx(0.5 * len(found.rotations) / found.multiplicities[0])
+
+
+ATOMS = """TITL x
+CELL 0.025 5 5 6 90 90 90
+LATT 1
+SFAC C H O
+FVAR 0.7 0.3
+MOVE 1 1 1 1
+C1 1 0.1 0.2 0.3 11.0 0.01 0.02 =
+ 0.03 0.001 0.002 0.003
+H1 2 0.12 0.2 0.3 11.0 -1.5
+O1 3 0 0 0 20.5 0.02
+O2 3 0.3 0.3 0.3 -21.0 0.02
+HKLF 4
+"""
+
+
+def test_free_variables_riding_and_the_order_of_u(tmp_path: Path) -> None:
+    (tmp_path / "a.res").write_text(ATOMS)
+    found = read_shelx_model(tmp_path / "a.res")
+    assert found.elements == ("C", "H", "O", "O")
+    assert found.u_ij[0] == pytest.approx([0.01, 0.02, 0.03, 0.003, 0.002, 0.001])
+    assert found.u_iso[:2] == pytest.approx([0.02, 0.03])
+    assert found.occupancy == pytest.approx([1.0, 1.0, 0.3, 0.7])
+    assert found.spacegroup == "P -1"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("CELL 0.025 5 5 6 90 90 90", ""), "CELL"),
+        (("O2 3", "O2 7"), "SFAC"),
+        (("-21.0", "-31.0"), "FVAR"),
+        (("LATT 1", "LATT 1\nSYMM x,y,q"), "SYMM"),
+        (("5 5 6 90", "5 5 x 90"), "CELL"),
+    ],
+)
+def test_models_that_cannot_be_read(tmp_path: Path, change: tuple[str, str], told: str) -> None:
+    (tmp_path / "a.res").write_text(ATOMS.replace(*change))
+    with pytest.raises(InputError, match=told):
+        read_shelx_model(tmp_path / "a.res")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_shelx_model(tmp_path / "none.res")

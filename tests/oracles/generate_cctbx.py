@@ -2,6 +2,7 @@
 
 Run with an interpreter that has cctbx-base (nothing of ours is imported; cctbx before anything else):
     python tests/oracles/generate_cctbx.py studies/structures > tests/golden/cctbx_structure_factors.csv
+With further arguments NAME=D_MIN these are the structures, else D_MIN's.
 
 Electron scattering factors of International Tables C, table 4.3.2.2. F in Å, as cctbx prints it: with
 exp(+2 pi i h.x).
@@ -20,11 +21,11 @@ from pathlib import Path
 D_MIN = {"brookite": 0.72, "anatase": 0.5, "quartz": 0.62}
 
 
-def main(structures: Path) -> None:
+def main(structures: Path, chosen: dict[str, float]) -> None:
     print(f"# cctbx-base {version('cctbx-base')}; tests/oracles/generate_cctbx.py")
     print("# electron factors of International Tables C 4.3.2.2 (2011), F in A with exp(+2 pi i h.x)")
     print("structure,h,k,l,F_real,F_imag")
-    for name, d_min in D_MIN.items():
+    for name, d_min in chosen.items():
         reader = iotbx.cif.reader(file_path=str(structures / f"{name}.cif"))
         (structure,) = reader.build_crystal_structures().values()
         table = e_scattering.ito_vol_c_2011_table_4_3_2_2_entry_as_gaussian
@@ -39,4 +40,5 @@ def main(structures: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    asked = dict(argument.split("=") for argument in sys.argv[2:])
+    main(Path(sys.argv[1]), {name: float(d_min) for name, d_min in asked.items()} or D_MIN)

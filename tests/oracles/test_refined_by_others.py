@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nanoed.pipeline.io.shelx_model import read_shelx_model
 from nanoed.pipeline.refine.statistics import r_factor, wr_f
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.check_refinement import findings as check_refinement
 from nanoed.studies.check_refinement import inverted
 from nanoed.studies.findings import Finding, write_findings
-from nanoed.studies.foreign import jana_pairs, shelx_model
+from nanoed.studies.foreign import jana_pairs
 
 
 @pytest.mark.parametrize("part", ["alanine", "mordenite", "tyrosine"])
@@ -40,7 +41,8 @@ def test_the_weights_of_intensities_are_not_those_of_amplitudes(shared: Path) ->
 
 
 def test_model_of_shelx(shared: Path) -> None:
-    model = shelx_model(shared / "tyrosine" / "tyrosine.ins", "P 21 21 21")
+    model = read_shelx_model(shared / "tyrosine" / "tyrosine.ins")
+    assert model.spacegroup == "P 21 21 21"
     counts = {e: model.elements.count(e) for e in ("C", "N", "O")}
     assert counts == {"C": 9, "N": 1, "O": 3}
     assert (model.u_iso > 0).all()

@@ -1,7 +1,9 @@
 """Structure factors against cctbx, gemmi and Felix."""
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import gemmi
@@ -10,7 +12,8 @@ import pandas as pd
 import pytest
 from goldens import STRUCTURES, assert_same_table, golden, regenerated, shipped
 
-from nanoed.sim.physics.crystal import Crystal
+from nanoed.pipeline.io.shelx_model import read_shelx_model
+from nanoed.sim.physics.crystal import Crystal, write_cif
 from nanoed.sim.physics.scattering import structure_factors, u_g
 
 HKL = ["h", "k", "l"]
@@ -51,6 +54,21 @@ def test_cctbx_rejects_the_wrong_sign_and_the_wrong_hand():
 def test_cctbx_now(oracle_python: Callable[[str], str]):
     found = regenerated(oracle_python("cctbx"), "generate_cctbx.py")
     assert_same_table(found, golden("cctbx_structure_factors"), 1e-7)
+
+
+def test_cctbx_tyrosine_now(oracle_python: Callable[[str], str], shared: Path, tmp_path: Path):
+    """All of measured tyrosine's reflections to 0.7 Å with anisotropic atoms: equal to 1e-4; without hydrogen not."""
+    model = read_shelx_model(shared / "tyrosine" / "tyrosine.ins")
+    write_cif(model, tmp_path / "tyrosine.cif")
+    script = Path(__file__).with_name("generate_cctbx.py")
+    command = [oracle_python("cctbx"), str(script), str(tmp_path), "tyrosine=0.7"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    table = pd.read_csv(StringIO(text), comment="#")
+    hkl, printed = table[HKL].to_numpy(), table["F_real"].to_numpy() + 1j * table["F_imag"].to_numpy()
+    assert len(hkl) > 1500
+    assert disagreement(model, hkl, printed) < 1e-4
+    bare = replace(model, occupancy=np.where(np.array(model.elements) == "H", 0.0, 1.0))
+    assert disagreement(bare, hkl, printed) > 1e-2
 
 
 @pytest.mark.parametrize("name", ["brookite", "anatase", "quartz", "ito", "mgti2o5"])

@@ -8,7 +8,8 @@ import pytest
 from goldens import shipped
 
 from nanoed.pipeline.io.cif_pets import PetsData
-from nanoed.pipeline.refine.frames import cell_warning, check_cells, frames_of
+from nanoed.pipeline.refine.cells import cell_of, cell_warning, check_cells
+from nanoed.pipeline.refine.frames import frames_of
 from nanoed.pipeline.refine.problem import basis
 from nanoed.pipeline.spec import RefineSpec
 from nanoed.sim.physics.crystal import Crystal
@@ -38,13 +39,17 @@ def stretched(crystal: Crystal, factor: float) -> Crystal:
 def test_cells() -> None:
     crystal = shipped("brookite")
     data = zones_of(crystal)
-    check_cells(data, stretched(crystal, 1.03))
+    check_cells(data.cell, stretched(crystal, 1.03))
     with pytest.raises(InputError, match="more than 5 %"):
-        check_cells(data, stretched(crystal, 1.06))
+        check_cells(data.cell, stretched(crystal, 1.06))
+    sheared = replace(crystal, cell=(*crystal.cell[:3], 90.0, 96.0, 90.0))
+    with pytest.raises(InputError, match="more than 5 %"):
+        check_cells(data.cell, sheared)
     assert cell_warning(data, stretched(crystal, 1.005)) == ""
     assert "model's cell is 3.0 %" in cell_warning(data, stretched(crystal, 1.03))
     turned = replace(data, ub=1.02 * data.ub)
     assert "orientation matrix is 2.0 %" in cell_warning(turned, crystal)
+    assert cell_of(shipped("quartz").reciprocal_basis) == pytest.approx(shipped("quartz").cell)
 
 
 def test_selection_of_a_rotation() -> None:

@@ -1,0 +1,150 @@
+"""The atoms of a SHELX .ins or .res as a crystal."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import gemmi
+import numpy as np
+from numpy.typing import NDArray
+
+from nanoed.pipeline.refine.sites import equivalent_weights
+from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.errors import InputError
+
+Array = NDArray[np.float64]
+CENTRING = {1: "P", 2: "I", 3: "R", 4: "F", 5: "A", 6: "B", 7: "C"}
+COMMANDS = frozenset({"UNIT", "ZERR", "TWIN", "MOVE", "GRID", "LIST"})
+"""Those with an integer and numbers behind it, as an atom has."""
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
+
+
+@dataclass(slots=True)
+class _Lines:
+    """What has been read: the wavelength and cell, LATT, SYMM, elements, free variables, atoms."""
+
+    cell: list[float] = field(default_factory=list)
+    lattice: int = 1
+    operations: list[str] = field(default_factory=list)
+    elements: list[str] = field(default_factory=list)
+    variables: list[float] = field(default_factory=list)
+    atoms: list[tuple[str, int, list[float]]] = field(default_factory=list)
+
+
+def read_shelx_model(path: str | Path) -> Crystal:
+    """The structure of a SHELX .ins or .res; free variables are put in.
+
+    Occupancies are those of the site: SHELX's, times the order of its symmetry. A negative U rides on the U_eq of the
+    last atom that is not hydrogen. Raises InputError for a file without cell, symmetry that is a group's, or atoms.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", file=path) from error
+    found = _Lines()
+    for line in re.sub(r"=[^\S\n]*\n", " ", text).splitlines():
+        cells = line.partition("!")[0].split()
+        if cells and cells[0].upper() == "HKLF":
+            break
+        try:
+            _take(found, cells)
+        except (ValueError, IndexError) as error:
+            raise InputError("cannot be understood", file=path, field=cells[0], value=line.strip()) from error
+    return _crystal(found, Path(path))
+
+
+def _take(found: _Lines, cells: list[str]) -> None:
+    command = cells[0].upper()[:4] if cells else ""
+    if command == "CELL":
+        found.cell = [float(v) for v in cells[1:8]]
+    elif command == "LATT":
+        found.lattice = int(cells[1])
+    elif command == "SYMM":
+        found.operations.append("".join(cells[1:]).lower())
+    elif command == "SFAC":
+        names = cells[1:] if all(c[0].isalpha() for c in cells[1:]) else cells[1:2]
+        found.elements += [name.capitalize() for name in names]
+    elif command == "FVAR":
+        found.variables += [float(v) for v in cells[1:]]
+    elif command not in COMMANDS and len(cells) > 4 and cells[1].isdigit() and _numbers(cells[2:5]):
+        found.atoms.append((cells[0], int(cells[1]), [float(v) for v in cells[2:13]]))
+
+
+def _numbers(cells: list[str]) -> bool:
+    return all(NUMBER.fullmatch(cell) for cell in cells)
+
+
+def _crystal(found: _Lines, path: Path) -> Crystal:
+    if len(found.cell) != 7:
+        allowed = "CELL wavelength a b c alpha beta gamma"
+        raise InputError("no sound cell", file=path, field="CELL", allowed=allowed)
+    if not found.atoms:
+        raise InputError("no atoms", file=path, field="SFAC", allowed="a .res, or an .ins with atoms")
+    wrong = [name for name, number, _ in found.atoms if not 0 < number <= len(found.elements)]
+    if wrong:
+        raise InputError("no such scattering factor", file=path, field="SFAC", value=wrong[0])
+    group = _space_group(found, path)
+    values = [[_resolved(v, found.variables, path) for v in numbers] for _, _, numbers in found.atoms]
+    elements = tuple(found.elements[number - 1] for _, number, _ in found.atoms)
+    a, b, c, alpha, beta, gamma = found.cell[1:]
+    none = np.zeros(len(values)), np.full((len(values), 6), np.nan)
+    crystal = Crystal(
+        path.stem, (a, b, c, alpha, beta, gamma), str(group.xhm()), tuple(name for name, _, _ in found.atoms),
+        elements, np.array([v[:3] for v in values]), np.array([v[3] if len(v) > 3 else 1.0 for v in values]),
+        *none,
+    )  # fmt: skip
+    u_iso, u_ij = _displacements(elements, values, equivalent_weights(crystal))
+    whole = crystal.occupancy * len(crystal.rotations) / crystal.multiplicities
+    return replace(crystal, occupancy=whole, u_iso=u_iso, u_ij=u_ij)
+
+
+def _space_group(found: _Lines, path: Path) -> gemmi.SpaceGroup:
+    """The group of LATT and SYMM; its name is not in the file."""
+    try:
+        operations = [gemmi.Op(), *(gemmi.Op(text) for text in found.operations)]
+        if found.lattice > 0:
+            operations += [gemmi.Op("-x,-y,-z") * op for op in list(operations)]
+        pure = gemmi.find_spacegroup_by_name("P 1").operations()
+        centred = gemmi.find_spacegroup_by_name(f"{CENTRING[abs(found.lattice)]} 1")
+        shifts = (centred.operations() if centred is not None else pure).cen_ops
+        if abs(found.lattice) == 3:
+            shifts = gemmi.find_spacegroup_by_name("R 3").operations().cen_ops
+        every = [op.translated(shift).wrap() for op in operations for shift in shifts]
+        group = gemmi.find_spacegroup_by_ops(gemmi.GroupOps(every))
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise InputError("not symmetry operations", file=path, field="SYMM", value=str(error)) from error
+    if group is None:
+        raise InputError("LATT and SYMM are not a space group's", file=path, field="SYMM")
+    return group
+
+
+def _resolved(value: float, variables: list[float], path: Path) -> float:
+    """A number of SHELX: 10 + p is p held, 10 n + p is p times free variable n, -(10 n + p) is p times (1 - it)."""
+    n = int((abs(value) + 5) // 10)
+    if n == 0:
+        return value
+    part = abs(value) - 10 * n
+    if n == 1:
+        return float(np.sign(value)) * part
+    if n > len(variables):
+        raise InputError("no such free variable", file=path, field="FVAR", value=n)
+    return part * (variables[n - 1] if value > 0 else 1 - variables[n - 1])
+
+
+def _displacements(
+    elements: tuple[str, ...], values: list[list[float]], weights: Array
+) -> tuple[Array, Array]:
+    """U_iso (n,) and U_ij (n, 6) in our order; SHELX lists U11 U22 U33 U23 U13 U12.  weights : (6,) of U_eq."""
+    u_iso, u_ij, last = np.empty(len(values)), np.full((len(values), 6), np.nan), 0.05
+    for i, numbers in enumerate(values):
+        given = numbers[4:] or [0.05]
+        if len(given) >= 6:
+            u_ij[i] = [*given[:3], given[5], given[4], given[3]]
+            u_iso[i] = weights @ u_ij[i]
+        else:
+            u_iso[i] = -given[0] * last if given[0] < 0 else given[0]
+        if elements[i] not in ("H", "D"):
+            last = u_iso[i]
+    return u_iso, u_ij
