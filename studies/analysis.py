@@ -198,7 +198,7 @@ def _with_cell(model: Crystal, cell: Cell | None) -> Crystal:
 def _noted(refined: Refinement, model: Crystal, cell: Cell | None) -> Refinement:
     """The refinement with a word on a model whose cell was not quite that of the data."""
     note = "" if cell is None else warning("the model's cell", model.cell, cell)
-    return replace(refined, message=refined.message + note)
+    return replace(refined, message=refined.message + note) if note else refined
 
 
 def _cell_beside(hkl: Path) -> Cell | None:
