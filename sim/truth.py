@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -120,7 +121,8 @@ def read_truth(folder: str | os.PathLike[str]) -> Truth:
     """Read what write_truth wrote; raises InputError when it is missing, damaged or from a newer version."""
     path = Path(folder)
     with damage(path, "not a truth folder", "truth.json and truth.h5 written by nanoed"):
-        summary = json.loads((path / "truth.json").read_text(encoding="utf-8"), parse_constant=_not_a_number)
+        text = (path / "truth.json").read_text(encoding="utf-8")
+        summary = json.loads(text, parse_constant=_finite, parse_float=_finite)
         if summary["schema_version"][0] > SCHEMA_VERSION[0]:
             raise InputError(
                 "written by a newer version",
@@ -135,8 +137,11 @@ def read_truth(folder: str | os.PathLike[str]) -> Truth:
     return Truth(summary, frames, reflections)
 
 
-def _not_a_number(word: str) -> float:
-    raise ValueError(f"{word} is not a number")
+def _finite(word: str) -> float:
+    value = float(word)
+    if not math.isfinite(value):
+        raise ValueError(f"{word} is not a finite number")
+    return value
 
 
 def _columns(file: h5py.File, group: str, kinds: Mapping[str, Any]) -> pd.DataFrame:

@@ -22,9 +22,11 @@ from nanoed.studies.conditions import condition_table
 from nanoed.studies.figure_tables import FOLDER, TABLES, write_table
 from nanoed.studies.measures import orientation_errors_deg
 from nanoed.studies.rows import frame_orientations, over_members, true_frames, with_refined_tilts
+from nanoed.studies.sections import write_sections
+from nanoed.studies.structure_view import structure_table
 
 Array = NDArray[np.float64]
-FRAMES_SHOWN = (0.1, 0.5, 0.9)  # of the series
+FRAMES_SHOWN = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the series
 SILENT: dict[str, Any] = {"metadata": {"Software": None}}  # no program's name inside a picture
 RECORDED_FRAMES = 6  # a rocking curve is shown if so many frames saw it
 
@@ -46,6 +48,7 @@ def collect_artefacts(
             for method, comparison in comparisons.items()
         ]
         write_table(run_dir, "distances", pd.concat(parts))
+        write_table(run_dir, "structure", structure_table(case.crystal, comparisons))
     if refinements:
         amplitudes = [amplitude_table(method, refinement) for method, refinement in refinements.items()]
         write_table(run_dir, "fobs_fcalc", pd.concat(amplitudes))
@@ -63,6 +66,7 @@ def collect_artefacts(
             table = with_particles(table, analysis.reduction.frames)
         write_table(run_dir, "frame_parameters", table)
         _write_frames(run_dir, data, analysis.reduction, case.reduce.d_star_max)
+        write_sections(run_dir, data, analysis.reduction.geometry, case.reduce.d_star_max)
 
 
 def distance_table(method: str, comparison: Comparison, reference: Crystal, su_xyz: Array) -> pd.DataFrame:

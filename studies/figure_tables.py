@@ -29,6 +29,12 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     ),
     # predicted and integrated spots on the frames shown
     "frame_spots": ("frame", "h", "k", "l", "x_px", "y_px", "I", "sigma_I"),
+    # sections of reciprocal space (1/Å): what `section_NAME.csv` shows, two reciprocal axes in its u and v
+    "sections": (
+        *("section", "half_thickness", "reach", "first", "first_u", "first_v", "second", "second_u", "second_v"),
+    ),
+    # atoms of one cell in the truth, their displacement in every model (Cartesian, a along x), edges of the cell
+    "structure": ("model", "label", "element", "x_A", "y_A", "z_A", "dx_A", "dy_A", "dz_A"),
     # one reflection after another: intensity per frame, and the profile that was fitted on a fine grid
     "rocking_curve": ("h", "k", "l", "frame", "s_g", "I", "sigma_I"),
     "rocking_fit": ("h", "k", "l", "s_g", "I"),
@@ -50,7 +56,9 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         *("thickness_A", "thickness_true_A"),
     ),
 }
-_TEXT = frozenset(("field", "value", "meaning", "source", "file", "method", "label", "element"))
+_TEXT = frozenset(
+    ("field", "value", "meaning", "source", "file", "method", "label", "element", "model", "section", "first", "second")
+)
 
 
 def write_table(run_dir: Path, name: str, table: pd.DataFrame) -> None:

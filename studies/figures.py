@@ -47,7 +47,8 @@ def frame_figure(
             extent=(-cx * a, (nx - cx) * a, -(ny - cy) * a, cy * a),
         )
         x, y = (spots["x_px"] - cx) * a, (cy - spots["y_px"]) * a
-        axes.scatter(x, y, s=9, facecolors="none", edgecolors="#0072b2", linewidths=0.3, alpha=0.8)
+        circles = axes.scatter(x, y, s=9, facecolors="none", edgecolors="#0072b2", linewidths=0.3, alpha=0.8)
+        circles.set_gid("spots")
         axes.add_patch(
             Circle((0, 0), ring, fill=False, edgecolor="#d55e00", linewidth=0.7, linestyle=(0, (4, 3)))
         )

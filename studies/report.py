@@ -9,26 +9,27 @@ Files read, all in the run's folder:
 - `figures/*.csv` and `figures/frame_*.png` (figure_tables.TABLES), written during the run by
   `artefacts.collect_artefacts`. A section whose table is missing is left out.
 
-Written: `report.html`, and each figure as `figures/NAME.svg` beside the table it is drawn from.
+Written: `report.html`, and each figure as `figures/NAME.svg` (and, where asked for, `.pdf`) beside its table.
 """
 
 import json
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from nanoed.pipeline.page.drawing import inline_svg, svg
-from nanoed.pipeline.page.html import Cell, Download, Page, Picture, Section, Table, render
+from nanoed.pipeline.page.html import Cell, Download, Page, Section, Table, render
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies import figures, tables
-from nanoed.studies.figure_tables import FOLDER, read_table
+from nanoed.studies.figure_tables import FOLDER
+from nanoed.studies.page_parts import Source, cell, plain, replace
+from nanoed.studies.sections import sections_section
+from nanoed.studies.size_report import size_report
+from nanoed.studies.structure_view import structure_section
 
 CONDITION_GROUPS: Mapping[str, str] = {  # a field belongs to the first prefix that fits
     "experiment.flaws.": "Flaws",
@@ -41,18 +42,22 @@ CONDITION_GROUPS: Mapping[str, str] = {  # a field belongs to the first prefix t
 }
 
 
-def report(run_dir: Path) -> Path:
-    """Write `report.html` from the files in `run_dir` and return its path.
+def report(run_dir: Path, pdf: bool = False) -> Path:
+    """Write `report.html` from the files in `run_dir` and return its path; of many runs see `size_report`.
 
+    pdf : write every figure as PDF as well, which takes some seconds.
     Raises InputError if the folder holds no run, or a file that is not what its name says.
     """
+    if not (run_dir / "run.json").exists() and (run_dir / "results.csv").exists():
+        return size_report(run_dir, pdf)
     results = tables.read_results(run_dir / "results.csv")
     run = _read_run(run_dir / "run.json")
     case = _mapping(run, "case")
     published = _mapping(run, "published")
     sections = [_results_section(results, published)]
-    for build in (_frames, _rocking, _amplitudes, _distances, _orientations, _scales, _conditions, _settings):
-        section = build(run_dir, results, published)
+    source = Source(run_dir, results, published, pdf)
+    for build in BUILDERS:
+        section = build(source)
         if section is not None:
             sections.append(section)
     sections.append(_all_columns(results, run_dir))
@@ -62,22 +67,7 @@ def report(run_dir: Path) -> Path:
         alarms=tuple(_alarms(results)),
         sections=tuple(sections),
     )
-    return _replace(run_dir / "report.html", render(page))
-
-
-def _replace(target: Path, text: str) -> Path:
-    """Write the file completely or not at all."""
-    partial = target.with_name(f".partial-{target.name}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, target)
-    except OSError as error:
-        raise InputError(
-            "cannot write", file=target, value=error.strerror, allowed="a writable folder"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+    return replace(run_dir / "report.html", render(page))
 
 
 def _read_run(path: Path) -> dict[str, Any]:
@@ -136,25 +126,14 @@ def _results_section(results: pd.DataFrame, published: Mapping[str, Any]) -> Sec
     return Section("results", "Results", notes, (Table(head, tuple(rows)),))
 
 
-def _drawn(run_dir: Path, name: str, figure: Figure, caption: str) -> Picture:
-    """Write the figure beside its table and return it for the page."""
-    document = svg(figure)
-    _replace(run_dir / FOLDER / f"{name}.svg", document)
-    return Picture(inline_svg(document, name.replace("_", "-"), caption), caption)
-
-
-def _download(run_dir: Path, name: str) -> Download:
-    return Download(f"{name}.csv", (run_dir / FOLDER / f"{name}.csv").read_bytes())
-
-
-def _frames(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
-    frames, spots = read_table(run_dir, "frames"), read_table(run_dir, "frame_spots")
+def _frames(source: Source) -> Section | None:
+    frames, spots = source.table("frames"), source.table("frame_spots")
     if frames is None or spots is None or frames.empty:
         return None
     pictures = []
     for _, frame in frames.iterrows():
         name = f"frame_{int(frame['frame']):04d}"
-        path = run_dir / FOLDER / f"{name}.png"
+        path = source.folder / FOLDER / f"{name}.png"
         try:
             image = np.rint(255 * imread(path)).astype(np.uint8)
         except (OSError, SyntaxError, ValueError) as error:
@@ -164,17 +143,17 @@ def _frames(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) 
         strong = int((mine["I"] > 3 * mine["sigma_I"]).sum())
         drawing = figures.frame_figure(image, frame.to_dict(), mine, float(frame["ring"]))
         caption = f"{len(mine)} integrated reflections circled, {strong} of them above 3σ."
-        pictures.append(_drawn(run_dir, name, drawing, caption))
+        pictures.append(source.drawn(name, drawing, caption))
     note = (
         "Counts on a logarithmic scale, dark where many electrons arrived. Circles: reflections as indexed "
         f"and integrated. Dashed: resolution limit, {frames['ring'].iloc[0]:.2f} Å⁻¹."
     )
-    downloads = (_download(run_dir, "frames"), _download(run_dir, "frame_spots"))
-    return Section("frames", "Frames", (note,), (), tuple(pictures), downloads)
+    downloads = (source.download("frames"), source.download("frame_spots"))
+    return Section("frames", "Frames", (note,), (), tuple(pictures), downloads, viewer=True)
 
 
-def _rocking(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
-    points, fit = read_table(run_dir, "rocking_curve"), read_table(run_dir, "rocking_fit")
+def _rocking(source: Source) -> Section | None:
+    points, fit = source.table("rocking_curve"), source.table("rocking_fit")
     if points is None or fit is None or points.empty:
         return None
     caption = (
@@ -182,53 +161,53 @@ def _rocking(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any])
         "the fitted profile. Bars: one standard uncertainty. The profile is that of single scattering, from "
         "which multiple scattering makes the observed curves deviate."
     )
-    picture = _drawn(run_dir, "rocking_curve", figures.rocking_figure(points, fit), caption)
-    downloads = (_download(run_dir, "rocking_curve"), _download(run_dir, "rocking_fit"))
+    picture = source.drawn("rocking_curve", figures.rocking_figure(points, fit), caption)
+    downloads = (source.download("rocking_curve"), source.download("rocking_fit"))
     return Section("rocking", "Rocking curves", (), (), (picture,), downloads)
 
 
-def _amplitudes(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
-    reflections = read_table(run_dir, "fobs_fcalc")
+def _amplitudes(source: Source) -> Section | None:
+    reflections = source.table("fobs_fcalc")
     if reflections is None or reflections.empty:
         return None
     quoted = [
         f"{row['method']} R_obs {row['r_obs_pct']:.2f} %, R_all {row['r_all_pct']:.2f} %"
-        for _, row in results.iterrows()
+        for _, row in source.results.iterrows()
         if math.isfinite(row["r_obs_pct"])
     ]
     caption = (
         f"Observed against calculated amplitudes: {'; '.join(quoted)}. Line: equality. Filled: I > 3σ(I). "
         "Reflections with a negative observed intensity are in the table and below the axis."
     )
-    picture = _drawn(run_dir, "fobs_fcalc", figures.fobs_fcalc_figure(reflections), caption)
-    return Section("amplitudes", "F_obs and F_calc", (), (), (picture,), (_download(run_dir, "fobs_fcalc"),))
+    picture = source.drawn("fobs_fcalc", figures.fobs_fcalc_figure(reflections), caption)
+    return Section("amplitudes", "F_obs and F_calc", (), (), (picture,), (source.download("fobs_fcalc"),))
 
 
-def _distances(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
-    distances = read_table(run_dir, "distances")
+def _distances(source: Source) -> Section | None:
+    distances = source.table("distances")
     if distances is None or distances.empty:
         return None
-    beside = tables.published_beside(results, published).set_index("column")
+    beside = tables.published_beside(source.results, source.published).set_index("column")
     average = {
         method: float(beside[f"{method} published"]["av_dist_A"])
-        for method in results["method"]
+        for method in source.results["method"]
         if "av_dist_A" in beside.index and f"{method} published" in beside.columns
     }
     caption = (
         "Distance of each refined atom from its true site. Bars: standard uncertainty along the "
         "displacement. Dashed: average distance of the published refinement."
     )
-    picture = _drawn(run_dir, "distances", figures.distance_figure(distances, average), caption)
+    picture = source.drawn("distances", figures.distance_figure(distances, average), caption)
     columns = ("method", "label", "element", "multiplicity", "distance_A", "su_A")
     names = ("method", "site", "element", "multiplicity", "distance (Å)", "s.u. (Å)")
-    table = _plain(distances, columns, names, {"distance_A": "{:.4f}", "su_A": "{:.4f}"})
+    table = plain(distances, columns, names, {"distance_A": "{:.4f}", "su_A": "{:.4f}"})
     return Section(
-        "distances", "Distances from the truth", (), (table,), (picture,), (_download(run_dir, "distances"),)
+        "distances", "Distances from the truth", (), (table,), (picture,), (source.download("distances"),)
     )
 
 
-def _orientations(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
-    frames = read_table(run_dir, "frame_parameters")
+def _orientations(source: Source) -> Section | None:
+    frames = source.table("frame_parameters")
     if frames is None or frames.empty:
         return None
     rms = {
@@ -244,39 +223,40 @@ def _orientations(run_dir: Path, results: pd.DataFrame, published: Mapping[str, 
         "Above: out-of-plane error of each frame's orientation, one rotation common to all frames removed "
         f"(rms {quoted}). Below: tilts refined per frame, relative to the orientations of the reduction."
     )
-    picture = _drawn(run_dir, "orientations", figures.orientation_figure(frames), caption)
-    downloads = (_download(run_dir, "frame_parameters"),)
+    picture = source.drawn("orientations", figures.orientation_figure(frames), caption)
+    downloads = (source.download("frame_parameters"),)
     return Section("orientations", "Orientations", (), (), (picture,), downloads)
 
 
-def _scales(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
-    frames = read_table(run_dir, "frame_parameters")
+def _scales(source: Source) -> Section | None:
+    frames = source.table("frame_parameters")
     if frames is None or frames.empty:
         return None
     caption = "Above: refined scale of each frame. Below: mean thickness of the crystal along the beam."
-    picture = _drawn(run_dir, "scales", figures.scale_figure(frames), caption)
+    picture = source.drawn("scales", figures.scale_figure(frames), caption)
     return Section("scales", "Frame scales and thickness", (), (), (picture,))
 
 
-def _conditions(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
+def _conditions(source: Source) -> Section | None:
     """How the data were made: every flaw, then every other value of the experiment."""
-    groups = _condition_tables(run_dir)
+    groups = _condition_tables(source)
     shown = tuple(groups[name] for name in ("Flaws", "Experiment", "Case") if name in groups)
     note = "Every value that the data were made with, and where it comes from."
-    download = (_download(run_dir, "conditions"),) if shown else ()
-    return Section("conditions", "Conditions and flaws", (note,), shown, (), download) if shown else None
+    if not shown:
+        return None
+    return Section("conditions", "Conditions and flaws", (note,), shown, (), (source.download("conditions"),))
 
 
-def _settings(run_dir: Path, results: pd.DataFrame, published: Mapping[str, Any]) -> Section | None:
+def _settings(source: Source) -> Section | None:
     """How the data were treated."""
-    groups = _condition_tables(run_dir)
+    groups = _condition_tables(source)
     shown = tuple(groups[name] for name in ("Start", "Reduction", "Solution", "Refinement") if name in groups)
     return Section("settings", "Settings of the analysis", (), shown, folded=True) if shown else None
 
 
-def _condition_tables(run_dir: Path) -> dict[str, Table]:
+def _condition_tables(source: Source) -> dict[str, Table]:
     """The table of conditions by part of the case, fields without the name of their part."""
-    conditions = read_table(run_dir, "conditions")
+    conditions = source.table("conditions")
     if conditions is None:
         return {}
     owner = [
@@ -288,8 +268,23 @@ def _condition_tables(run_dir: Path) -> dict[str, Table]:
         mine = conditions[[each == prefix for each in owner]]
         if len(mine):
             mine = mine.assign(field=mine["field"].str.removeprefix(prefix))
-            tables_of[name] = _plain(mine, columns, columns, {}, name)
+            tables_of[name] = plain(mine, columns, columns, {}, name)
     return tables_of
+
+
+BUILDERS: tuple[Callable[[Source], Section | None], ...] = (
+    _frames,
+    sections_section,
+    _rocking,
+    _amplitudes,
+    _distances,
+    structure_section,
+    _orientations,
+    _scales,
+    _conditions,
+    _settings,
+)
+"""The parts of the page of a run in their order; each is left out where its table is missing."""
 
 
 def _all_columns(results: pd.DataFrame, run_dir: Path) -> Section:
@@ -297,31 +292,11 @@ def _all_columns(results: pd.DataFrame, run_dir: Path) -> Section:
     head = ("column", *map(str, results["method"]))
     rows = []
     for column in results.columns:
-        values = [_cell(results.iloc[i][column], "{:.6g}") for i in range(len(results))]
+        values = [cell(results.iloc[i][column], "{:.6g}") for i in range(len(results))]
         rows.append((Cell(str(column)), *values))
-    download = Download("results.csv", (run_dir / "results.csv").read_bytes())
+    whole = Download("results.csv", (run_dir / "results.csv").read_bytes())
     return Section(
-        "columns", "All columns of results.csv", (), (Table(head, tuple(rows)),), (), (download,), True
+        "columns", "All columns of results.csv", (), (Table(head, tuple(rows)),), (), (whole,), True
     )
 
 
-def _plain(
-    table: pd.DataFrame,
-    columns: tuple[str, ...],
-    names: tuple[str, ...],
-    formats: Mapping[str, str],
-    caption: str = "",
-) -> Table:
-    rows = tuple(
-        tuple(_cell(row[column], formats.get(column, "{:.6g}")) for column in columns)
-        for _, row in table.iterrows()
-    )
-    return Table(names, rows, caption)
-
-
-def _cell(value: Any, form: str) -> Cell:
-    """Numbers are formatted and sortable, text stays text, what is not applicable is an en dash."""
-    if isinstance(value, str):
-        return Cell(value)
-    number = float(value)
-    return Cell(form.format(number), number) if math.isfinite(number) else Cell("–")

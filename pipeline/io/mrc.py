@@ -23,7 +23,10 @@ def read_mrc(path: Path) -> NDArray[Any]:
         start = HEADER + int(head.view(f"{order}i4")[23])
         if mode not in MODES or min(nx, ny, nz) < 1 or start < HEADER:
             raise ValueError(f"mode {mode}, {nx} x {ny} x {nz}")
-        return np.memmap(path, f"{order}{MODES[mode]}", "r", start, (nz, ny, nx))
+        dtype = np.dtype(f"{order}{MODES[mode]}")
+        if start + nx * ny * nz * dtype.itemsize > path.stat().st_size:
+            raise ValueError(f"{nx} x {ny} x {nz} pixels are not all there")
+        return np.memmap(path, dtype, "r", start, (nz, ny, nx))
     except (OSError, ValueError, IndexError) as error:
         raise InputError(
             "not a complete MRC file", file=path, value=str(error)[:60], allowed=f"modes {list(MODES)}"

@@ -42,6 +42,7 @@ _STYLE = {
     "mathtext.fontset": "dejavusans",
     "svg.fonttype": "path",
     "svg.hashsalt": "nanoed",
+    "pdf.fonttype": 42,
     "savefig.facecolor": "none",
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -61,6 +62,15 @@ def svg(figure: Figure) -> str:
     buffer = io.StringIO()
     with styled():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def pdf(figure: Figure) -> bytes:
+    """The figure as a PDF with its fonts inside, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    with styled():
+        nothing = dict.fromkeys(("CreationDate", "Creator", "Producer"))
+        figure.savefig(buffer, format="pdf", metadata=nothing, bbox_inches="tight")
     return buffer.getvalue()
 
 

@@ -9,6 +9,8 @@ from importlib.resources import files
 import jinja2
 from markupsafe import Markup, escape
 
+VIEWER_SHA256 = "f7cc78921ae72e7623e89cdd111434f58c2efddd2ffda1cd212644b406fb8016"
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -48,8 +50,19 @@ class Download:
 
 
 @dataclass(frozen=True, slots=True)
+class Overlay:
+    """A structure to be turned by hand: JSON for templates/overlay.js, and by how much displacements are magnified."""
+
+    document: str
+    times: float
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
-    """One headed part of a page; what it has is shown in the order notes, tables, pictures, downloads."""
+    """One headed part of a page; what it has is shown in the order notes, overlay, tables, pictures, downloads.
+
+    viewer : its pictures are shown one at a time, with a slider; in print all of them.
+    """
 
     anchor: str
     title: str
@@ -58,6 +71,8 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     downloads: tuple[Download, ...] = ()
     folded: bool = False
+    viewer: bool = False
+    overlay: Overlay | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +92,34 @@ def typeset(text: str) -> Markup:
 
 
 def render(page: Page) -> str:
-    """The page as HTML. Every text is escaped; no script but ours may run and nothing is loaded."""
-    folder = files("nanoed.pipeline.page") / "templates"
-    read = {
-        name: (folder / name).read_text("utf-8") for name in ("report.html.j2", "report.css", "report.js")
-    }
-    script = read["report.js"]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    """The page as HTML. Every text is escaped; no script but ours and 3Dmol.js may run and nothing is loaded."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["typeset"] = typeset
-    return environment.from_string(read["report.html.j2"]).render(
-        page=page, css=Markup(read["report.css"]), script=Markup(script), script_hash=digest, markup=Markup
+    scripts = [_template("report.js")]
+    if any(section.overlay for section in page.sections):
+        scripts += [vendored_viewer(), _template("overlay.js")]
+    return environment.from_string(_template("report.html.j2")).render(
+        page=page,
+        css=Markup(_template("report.css")),
+        scripts=[Markup(script) for script in scripts],
+        hashes=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+        markup=Markup,
     )
+
+
+def vendored_viewer() -> str:
+    """3Dmol.js as its authors published it; ValueError for any other bytes."""
+    raw = (files("nanoed.pipeline.page") / "vendor" / "3dmol" / "3Dmol-min.js").read_bytes()
+    if hashlib.sha256(raw).hexdigest() != VIEWER_SHA256:
+        raise ValueError("pipeline/page/vendor/3dmol/3Dmol-min.js is not the file that ORIGIN.md names")
+    return raw.decode("utf-8")
+
+
+def _template(name: str) -> str:
+    return (files("nanoed.pipeline.page") / "templates" / name).read_text("utf-8")
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")

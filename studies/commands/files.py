@@ -86,8 +86,11 @@ def import_(
         import_frames(frames, work, spec, progress)
 
 
-def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
-    """Write report.html of a run again, from the files in its folder alone.
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run or of a study.")],
+    pdf: Annotated[bool, typer.Option("--pdf/--no-pdf", help="Write every figure as PDF too.")] = True,
+) -> None:
+    """Write report.html of a run or study, from the files in its folder alone -> report.html, figures/*.svg, *.pdf.
 
     Example: nanoed report brookite
     """
@@ -95,4 +98,4 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     from nanoed.studies.report import report as make
 
     with refusals(folder):
-        print(make(folder))
+        print(make(folder, pdf))

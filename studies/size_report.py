@@ -1,0 +1,163 @@
+"""`nanoed report DIR` for a folder of many runs: accuracy against size, and every row of the results, sortable.
+
+Read: `results.csv` (columns of tables.RESULT_COLUMNS, others beside them; lines that begin with # are remarks).
+Written: `report.html` and, where sizes differ, `figures/accuracy.csv` and `.svg`.
+"""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from nanoed.pipeline.page.drawing import MUTED, styled
+from nanoed.pipeline.page.html import Download, Page, Section, render
+from nanoed.sim.physics.errors import InputError
+from nanoed.studies.figure_tables import FOLDER
+from nanoed.studies.figures import SERIES
+from nanoed.studies.page_parts import Source, plain, replace
+from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
+
+GOALS_A = (0.02, 0.01)  # average distances from the truth that the size limit is asked for
+GROUP = ["structure", "protocol", "fluence_e_A2", "method", "equiv_diameter_nm"]
+SHOWN = (
+    *("case", "structure", "protocol", "equiv_diameter_nm", "fluence_e_A2", "seed", "method", "status"),
+    *("n_obs", "n_par", "r_int_pct", "r_obs_pct", "av_dist_A", "max_dist_A", "pull_rms"),
+)
+MOST_ROWS, MOST_ALARMS = 2000, 8
+
+
+def size_report(folder: Path, pdf: bool = False) -> Path:
+    """Write `report.html` of a folder of many runs from its `results.csv`. Raises InputError for another file."""
+    results = read_many(folder / "results.csv")
+    sections = [section for section in (_accuracy(Source(folder, results, {}, pdf)),) if section is not None]
+    listed = results.head(MOST_ROWS)
+    note = f"The first {MOST_ROWS} of {len(results)} rows." if len(results) > MOST_ROWS else ""
+    whole = Download("results.csv", (folder / "results.csv").read_bytes())
+    table = plain(
+        listed, SHOWN, SHOWN, {"av_dist_A": "{:.4f}", "max_dist_A": "{:.4f}", "r_obs_pct": "{:.2f}"}
+    )
+    sections.append(Section("results", "Results", (note,) if note else (), (table,), (), (whole,)))
+    n_cases, n_seeds = results["case"].nunique(), results["seed"].nunique()
+    subtitle = f"{len(results)} refinements of {n_cases} cases, {n_seeds} seeds"
+    page = Page(folder.absolute().name, subtitle, tuple(_alarms(results)), tuple(sections))
+    return replace(folder / "report.html", render(page))
+
+
+def read_many(path: Path) -> pd.DataFrame:
+    """The rows of many runs: text columns as str, the others as float with NaN. Raises InputError."""
+    try:
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        text = "".join(line for line in lines if not line.startswith("#"))
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        for column in RESULT_COLUMNS:
+            if column not in TEXT_COLUMNS:
+                table[column] = [float(value) if value else math.nan for value in table[column]]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"not a table of results ({' '.join(str(error).split())[:80]})", file=path
+        ) from error
+    missing = [column for column in RESULT_COLUMNS if column not in table]
+    if missing or table.empty:
+        raise InputError("not a table of results", file=path, field=missing[0] if missing else None)
+    return table
+
+
+def accuracy_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Average distance from the truth by structure, protocol, fluence, method and size, over the replicates.
+
+    n : replicates with a result, of `asked`.  av_dist_A : geometric mean, low and high its 95 % interval (Student's t
+    on the logarithms; NaN for one replicate).  r_obs_pct, max_dist_A : means.
+    """
+    rows = []
+    for key, part in results.groupby(GROUP, sort=True, dropna=False):
+        distance = part.loc[part["av_dist_A"] > 0, "av_dist_A"].to_numpy(float)
+        logs, n = np.log(distance), len(distance)
+        half = float(stats.t.ppf(0.975, n - 1) * logs.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+        mean = float(logs.mean()) if n else math.nan
+        rows.append(
+            dict(zip(GROUP, key, strict=True))
+            | {"asked": len(part), "n": n, "av_dist_A": math.exp(mean)}
+            | {"low_A": math.exp(mean - half), "high_A": math.exp(mean + half)}
+            | {"max_dist_A": part["max_dist_A"].mean(), "r_obs_pct": part["r_obs_pct"].mean()}
+        )
+    return pd.DataFrame(rows)
+
+
+def accuracy_figure(table: pd.DataFrame, results: pd.DataFrame) -> Figure:
+    """Average distance against size, a panel per structure and protocol; table : accuracy_table."""
+    panels = list(table.groupby(["structure", "protocol"], sort=True))
+    fluences = sorted(table["fluence_e_A2"].unique())
+    lines = dict(
+        zip(fluences, ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1))) * len(fluences), strict=False)
+    )
+    with styled():
+        columns = min(len(panels), 2)
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(3.6 * columns, 2.9 * rows + 0.4), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        for axes, ((structure, protocol), part) in zip(grid, panels, strict=False):
+            mine = results[(results["structure"] == structure) & (results["protocol"] == protocol)]
+            for (method, fluence), curve in part.groupby(["method", "fluence_e_A2"], sort=True):
+                label, colour, marker = SERIES.get(str(method), (str(method), MUTED, "x"))
+                label += f", {fluence:.3g} e Å$^{{-2}}$" if len(fluences) > 1 else ""
+                seen = curve[curve["n"] > 0]
+                bars = [seen["av_dist_A"] - seen["low_A"], seen["high_A"] - seen["av_dist_A"]]
+                style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": lines[fluence]}
+                axes.errorbar(seen["equiv_diameter_nm"], seen["av_dist_A"], np.nan_to_num(bars), label=label,
+                              elinewidth=0.7, capsize=1.5, **style)  # fmt: skip
+                each = mine[(mine["method"] == method) & (mine["fluence_e_A2"] == fluence)]
+                axes.scatter(
+                    each["equiv_diameter_nm"], each["av_dist_A"], s=4, color=colour, alpha=0.35, linewidths=0
+                )
+            for goal in GOALS_A:
+                axes.axhline(goal, color=MUTED, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
+            axes.set(xscale="log", yscale="log", title=f"{structure}, {str(protocol).replace('_', ' ')}")
+            axes.set_xlabel("diameter of the sphere of equal volume (nm)")
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        grid[0].set_ylabel("average distance from the truth (Å)")
+        figure.legend(*_legend(grid), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _legend(grid: Any) -> tuple[list[Any], list[str]]:
+    """Every label of all panels once."""
+    found: dict[str, Any] = {}
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)
+
+
+def _accuracy(source: Source) -> Section | None:
+    results, folder = source.results, source.folder
+    if results["equiv_diameter_nm"].nunique() < 2 or not (results["av_dist_A"] > 0).any():
+        return None
+    table = accuracy_table(results)
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    (folder / FOLDER).mkdir(exist_ok=True)
+    replace(folder / FOLDER / "accuracy.csv", text)
+    caption = (
+        "Geometric mean over the replicates, bars: its 95 % interval; small dots: every replicate. "
+        f"Dashed: {' and '.join(f'{goal:g}' for goal in GOALS_A)} Å."
+    )
+    picture = source.drawn("accuracy", accuracy_figure(table, results), caption)
+    names = tuple(str(column) for column in table.columns)
+    forms = dict.fromkeys(("av_dist_A", "low_A", "high_A", "max_dist_A"), "{:.4f}") | {"r_obs_pct": "{:.2f}"}
+    shown = plain(table, names, names, forms)
+    download = Download("accuracy.csv", text.encode())
+    return Section("accuracy", "Accuracy against size", (), (shown,), (picture,), (download,))
+
+
+def _alarms(results: pd.DataFrame) -> list[str]:
+    """What went wrong, most frequent first."""
+    bad = results[results["status"] != "ok"]
+    counted = (bad["method"] + ": " + bad["status"] + ". " + bad["message"]).value_counts()
+    told = [f"{n} × {text}" for text, n in counted.head(MOST_ALARMS).items()]
+    rest = int(counted.iloc[MOST_ALARMS:].sum())
+    return [*told, f"{rest} others, see the table of results."] if rest else told
