@@ -70,8 +70,8 @@ def group_of(laue: str, centring: str) -> str:
         f"{centring} {' '.join(point)}",
         f"{centring} {_SPACED.get(laue, point)}",
     ):
-        if gemmi.find_spacegroup_by_name(name) is not None:
-            return name
+        if (group := gemmi.find_spacegroup_by_name(name)) is not None:
+            return str(group.hm)
     raise ValueError(f"no space group {centring} {laue}")
 
 

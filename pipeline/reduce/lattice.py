@@ -37,11 +37,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lattice:
-    """geometry; fraction of low-angle peaks indexed; scatter: rms of peak positions per axis in pixels;
-    matched: (n,) number of peaks of every frame that the lattice explains; laue, spacegroup: those of the settings
-    or, with nothing given, the least symmetric ones of the lattice found; bravais: its name, "" where neither it nor
+    """geometry; fraction of low-angle peaks indexed; scatter: rms of peak positions per axis in pixels; matched:
+    (n,) number of peaks of every frame that the lattice explains; laue, spacegroup: those of the settings or,
+    with nothing given, the least symmetric ones of the lattice found; bravais: its name, "" where neither it nor
     a space group was asked for; tried: Bravais lattices with their figures; reversed: the stage turns against the
-    nominal sense; senses: fraction of peaks indexed by the nominal sense of rotation and by the other one."""
+    nominal sense; senses: fraction of peaks indexed by the nominal sense of rotation and by the other one;
+    axis_search: (m, 2) azimuths in rad and the direction variance at them."""
 
     geometry: Geometry
     fraction: float
@@ -53,6 +54,7 @@ class Lattice:
     tried: tuple[Candidate, ...]
     reversed: bool
     senses: tuple[float, float]
+    axis_search: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +85,7 @@ def find_lattice(nominal: Nominal, peaks: Peaks, centres: Array, spec: ReduceSpe
         half_sweep=np.radians(nominal.rotation_deg) / 2,
         distortion=Distortion(edge=0.5 * min(nominal.shape)),
     )
-    found, senses = _sense(start, peaks, spec)
+    found, senses, table = _sense(start, peaks, spec)
     geometry = replace(start, ub=found.indexed.ub, omega=np.full(n, found.azimuth))
     laue, group = spec.laue_class, spec.spacegroup
     tried: tuple[Candidate, ...] = ()
@@ -96,7 +98,8 @@ def find_lattice(nominal: Nominal, peaks: Peaks, centres: Array, spec: ReduceSpe
     geometry, scatter, matched = _refined(geometry, peaks, laue, spec)
     turned = np.cos(found.azimuth - np.radians(nominal.axis_azimuth_deg)) < 0
     return Lattice(
-        geometry, found.indexed.fraction, scatter, matched, laue, group, symbol, tried, bool(turned), senses
+        geometry, found.indexed.fraction, scatter, matched, laue, group, symbol, tried, bool(turned), senses,
+        table,
     )
 
 
@@ -117,8 +120,9 @@ def _refined(
     return geometry, scatter, matched
 
 
-def _sense(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[_Sense, tuple[float, float]]:
-    """The sense of rotation whose lattice indexes more of all peaks, and those fractions, nominal sense first.
+def _sense(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[_Sense, tuple[float, float], Array]:
+    """The sense of rotation whose lattice indexes more of all peaks, those fractions, nominal sense first, and
+    the table of the search for the axis.
 
     The Ewald sphere is nearly flat, so the mirror image of the lattice fits low angles with the wrong sense; at
     1.4 1/Å the sphere is 0.02 1/Å off the plane and on the other side.
@@ -128,7 +132,7 @@ def _sense(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[_Sense, tup
     order = np.argsort(length, kind="stable")
     near = order[: spec.axis.n_peaks]
     nominal, width = float(start.omega[0]), np.radians(spec.axis.search_deg)
-    azimuth, _ = find_axis(q[near], start.alpha[peaks.frame[near]], nominal, width, spec.axis.d_star_max)
+    azimuth, table = find_axis(q[near], start.alpha[peaks.frame[near]], nominal, width, spec.axis.d_star_max)
     if np.cos(azimuth - nominal) < 0:
         azimuth -= np.pi
     low = order[: spec.indexing.n_peaks]
@@ -154,7 +158,7 @@ def _sense(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[_Sense, tup
         raise failure
     nominal_sense, other = (0.0 if f is None else f.fraction for f in found)
     best = max(some, key=lambda f: (round(f.fraction, 2), -f.residual))
-    return best, (nominal_sense, other)
+    return best, (nominal_sense, other), table
 
 
 def _judged(omega: float, indexed: Indexed, x: Array, spec: ReduceSpec) -> _Sense:

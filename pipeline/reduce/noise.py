@@ -28,17 +28,40 @@ def block_moments(cleaned: Cleaned, block: int) -> tuple[Array, Array]:
     return expected, (found - expected) ** 2 / (1.0 - np.minimum(block**2 / support, 0.5))
 
 
+def noise_table(expected: Array, squares: Array, bins: int = 10) -> Array:
+    """(bins, 2) mean counts and variance of blocks, in bins of as many blocks of about the same counts.
+
+    expected, squares : (m,) from block_moments, of all frames.  No rows where there are too few blocks.
+    """
+    keep = expected > 0
+    if keep.sum() < 10 * bins:
+        return np.zeros((0, 2))
+    order = np.argsort(expected[keep], kind="stable")
+    parts = zip(
+        np.array_split(expected[keep][order], bins), np.array_split(squares[keep][order], bins), strict=True
+    )
+    return np.array([(e.mean(), q.mean()) for e, q in parts])
+
+
 def estimate_gain(expected: Array, squares: Array, bins: int = 10) -> float:
     """gain = var/mean of the counts: the median over bins of expected counts of sum(squares)/sum(expected).
 
     expected, squares : (m,) from block_moments, of all frames.  The median over bins keeps halos of strong
     spots, where the background is not smooth, from counting as noise. 1.0 where nothing can be measured.
     """
-    keep = expected > 0
-    if keep.sum() < 10 * bins:
-        return 1.0
-    order = np.argsort(expected[keep], kind="stable")
-    parts = zip(
-        np.array_split(expected[keep][order], bins), np.array_split(squares[keep][order], bins), strict=True
-    )
-    return float(np.median([q.sum() / e.sum() for e, q in parts]))
+    table = noise_table(expected, squares, bins)
+    return float(np.median(table[:, 1] / table[:, 0])) if len(table) else 1.0
+
+
+def estimate_offset(table: Array, block: int) -> float:
+    """Variance of a pixel that the counts do not explain, counts²: ψ of variance = gain counts + ψ (C3.1).
+
+    table : (bins, 2) of noise_table.  block : side of the blocks.  The line through the bins is that of least relative
+    deviations (Theil-Sen), so that halos of strong spots in the last bins do not tilt it; 0 without three bins.
+    """
+    if len(table) < 3:
+        return 0.0
+    mean, variance = table.T
+    i, j = np.triu_indices(len(table), 1)
+    slope = np.median((variance[j] - variance[i]) / np.maximum(mean[j] - mean[i], 1e-9))
+    return float(np.median(variance - slope * mean)) / block**2

@@ -17,6 +17,7 @@ from nanoed.pipeline.io.hkl import write_hkl, write_ins
 from nanoed.pipeline.reduce.axis import mean_axis
 from nanoed.pipeline.reduce.lattice import Lattice
 from nanoed.pipeline.reduce.merge import Merged
+from nanoed.pipeline.reduce.noise import estimate_offset
 from nanoed.pipeline.reduce.orientation import Oriented
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.profile import Profile
@@ -108,6 +109,7 @@ def statistics_of(
                       for name, s in zip(("alpha", "beta"), oriented.smoothing, strict=True)},
         "bad_pixels": detector.pixels.reasons,
         "gain": detector.gain,
+        "noise_offset": estimate_offset(detector.noise, spec.noise.block_px),
         "spot_sigma_px": detector.spot_sigma,
         "spot_core_px": profile.core,
         "n_peaks": len(peaks),

@@ -17,6 +17,7 @@ from nanoed.pipeline.reduce.lattice import Lattice, find_lattice
 from nanoed.pipeline.reduce.merge import Merged, merge
 from nanoed.pipeline.reduce.orientation import Measurements, Oriented, evaluate, refine_orientations
 from nanoed.pipeline.reduce.output import frame_table, statistics_of, write_reduction
+from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.profile import Profile
 from nanoed.pipeline.reduce.rocking import RockingShape
 from nanoed.pipeline.reduce.search import Detector, detector_of, search
@@ -40,6 +41,7 @@ class Reduction:
     fitted : one row per measured hkl, columns of curvefit.  merged : the unique list.
     virtual : frames of dynamical refinement.  frames : columns of output.frame_table.
     statistics : what reduction.json holds.  spec : the settings with the symmetry that was found.
+    detector, peaks, lattice : what the first pass over the frames found.
     """
 
     geometry: Geometry
@@ -52,6 +54,9 @@ class Reduction:
     frames: pd.DataFrame
     statistics: dict[str, Any]
     spec: ReduceSpec
+    detector: Detector
+    peaks: Peaks
+    lattice: Lattice
 
 
 def reduce(
@@ -60,9 +65,10 @@ def reduce(
     out_dir: str | os.PathLike[str] | None = None,
     workers: int = 1,
     progress: Progress | None = None,
+    page: bool = False,
 ) -> Reduction:
     """Reduce a data set; with out_dir write merged.hkl, merged.ins, unmerged.hkl, frames.cif_pets,
-    reduction.json.
+    reduction.json, and with `page` reduction.html too.
 
     Without `cell` in the spec the lattice is found and the crystal taken to have the least symmetry of its system.
     The result does not depend on `workers`. Raises InputError for a data set that cannot be read, frames
@@ -72,6 +78,10 @@ def reduce(
         result = _reduced(dataset, spec, workers, progress)
         if out_dir is not None:
             write_reduction(out_dir, result, spec, dataset.nominal)
+            if page:
+                from nanoed.pipeline.reduce.page.page import write_page
+
+                write_page(out_dir, result, dataset, workers, progress)
     return result
 
 
@@ -112,8 +122,9 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     numbers |= symmetry.record()
     virtual = virtual_frames(oriented, spots, blank, dataset.nominal, spec.virtual)
     return Reduction(
-        oriented.geometry, oriented, profile, spots, fitted, merged, virtual, frames, numbers, spec
-    )
+        oriented.geometry, oriented, profile, spots, fitted, merged, virtual, frames, numbers, spec, detector,
+        peaks, lattice,
+    )  # fmt: skip
 
 
 def _fitted(oriented: Oriented, spots: pd.DataFrame, spec: ReduceSpec) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nanoed.pipeline.reduce.badpixels import BadPixels, filled, find_bad_pixels
 from nanoed.pipeline.reduce.centre import direct_beam, friedel_centre
-from nanoed.pipeline.reduce.noise import block_moments, estimate_gain
+from nanoed.pipeline.reduce.noise import block_moments, estimate_gain, noise_table
 from nanoed.pipeline.reduce.peaks import Cleaned, Peaks, clean, find_peaks, join, spot_sigma, spot_stack
 from nanoed.pipeline.reduce.series import Progress, over_frames, read_frame, spread_out, valid_pixels
 from nanoed.pipeline.spec import ReduceSpec
@@ -22,11 +22,12 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True, slots=True, eq=False)
 class Detector:
     """What the frames say of the detector: gain = var/mean of counts, Gaussian sigma of spots in pixels, pixels that do
-    not count."""
+    not count, and the noise_table (bins, 2) of the gain."""
 
     gain: float
     spot_sigma: float
     pixels: BadPixels
+    noise: Array
 
 
 def detector_of(
@@ -35,18 +36,20 @@ def detector_of(
     """Bad pixels, gain and spot width from a sample of frames; values given in the spec are kept."""
     sigma, gain = spec.peaks.spot_sigma_px or 1.2, spec.noise.gain or 1.0
     pixels = find_bad_pixels(dataset, spec.mask, workers, progress)
+    noise = np.zeros((0, 2))
     for _ in range(2):
         stacked, moments = np.zeros((1, 1)), []
         for i in spread_out(len(dataset), spec.noise.sample_frames):
-            frame, cleaned, _, peaks = _looked_at(dataset, i, Detector(gain, sigma, pixels), spec)
+            frame, cleaned, _, peaks = _looked_at(dataset, i, Detector(gain, sigma, pixels, noise), spec)
             moments.append(block_moments(cleaned, spec.noise.block_px))
             stacked = stacked + spot_stack(frame, cleaned, peaks)
+        expected, squares = (np.concatenate(m) for m in zip(*moments, strict=True))
+        noise = noise_table(expected, squares)
         if spec.noise.gain is None:
-            expected, squares = (np.concatenate(m) for m in zip(*moments, strict=True))
             gain = estimate_gain(expected, squares)
         if spec.peaks.spot_sigma_px is None and stacked.any():
             sigma = spot_sigma(stacked)
-    return Detector(gain, sigma, pixels)
+    return Detector(gain, sigma, pixels, noise)
 
 
 def search(

@@ -160,20 +160,27 @@ def reduce(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Reduce frames to intensities: merged.hkl, unmerged.hkl, frames.cif_pets, reduction.json.
+    """Reduce frames to intensities: merged.hkl, unmerged.hkl, frames.cif_pets, reduction.json, reduction.html.
 
     Example: nanoed reduce frames --cell 9.2,5.4,5.1,90,90,90 --set spacegroup="P b c a" --out reduced
     """
     from nanoed.pipeline.reduce.output import plain
+    from nanoed.pipeline.reduce.page.summary import alarms, summary
     from nanoed.pipeline.reduce.reduce import reduce as make
     from nanoed.pipeline.spec import ReduceSpec
-    from nanoed.studies.console import print_json, print_pairs, shown_progress
+    from nanoed.studies.console import print_json, print_pairs, say, shown_progress
     from nanoed.studies.folder import placed
 
     spec = spec_of(ReduceSpec, config, overrides, cell=cell and cell_numbers(cell))
     with shown_progress() as progress, placed(out, force) as work:
-        reduction = make(data, spec, work, cores(workers), progress)
-    (print_json if as_json else print_pairs)(plain(reduction.statistics))
+        reduction = make(data, spec, work, cores(workers), progress, page=True)
+    if as_json:
+        print_json(plain(reduction.statistics))
+        return
+    print_pairs(dict(summary(reduction.statistics, reduction.frames)))
+    for alarm in alarms(reduction.statistics, reduction.frames):
+        say(f"nanoed: {alarm}")
+    say(f"{out / 'reduction.html'}")
 
 
 def index_(

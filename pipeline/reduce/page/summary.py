@@ -1,0 +1,136 @@
+"""The numbers of a reduction that matter, in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+LIKELY = 5.0  # groups less likely than the best by more than e^5 are not named
+
+
+def summary(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[tuple[str, str]]:
+    """Name and value, in the order of the work. numbers : statistics of a reduction; frames : of
+    output.frame_table."""
+    lines = [
+        ("frames", _frames(frames)),
+        ("detector", f"gain {numbers['gain']:.3f}, offset {numbers['noise_offset']:.3g}; "
+                     f"{_bad(numbers['bad_pixels'])}; spots {numbers['spot_sigma_px']:.2f} px wide"),
+        ("tilt axis", f"azimuth {numbers['axis_azimuth_deg']:.2f}°{_sense(numbers)}"),
+        ("peaks", f"{numbers['n_peaks']}, of those at low angles {100 * numbers['indexed_fraction']:.1f} % indexed; "
+                  f"scatter {numbers['peak_scatter_px']:.3f} px"),
+        ("cell", _cell(numbers["cell"])),
+        ("lattice", _lattice(numbers)),
+        *_second(numbers),
+        ("distortion", _distortion(numbers["distortion"])),
+        ("rocking curve", _rocking(numbers["rocking_curve"])),
+        ("orientations", f"s.u. of a tilt {frames['tilt_su_deg'].median():.3f}° (median)"),
+        ("Laue class", _laue(numbers)),
+        ("space groups", _groups(numbers["space_groups"])),
+        ("merged in", f"{numbers['laue']}, {numbers['spacegroup'] or 'no absences'}"),
+        ("reflections", f"{numbers['n_all']} unique, {numbers['n_obs']} observed, redundancy "
+                        f"{numbers['redundancy']:.2f}, coverage {100 * numbers['coverage']:.1f} % to sin θ/λ = "
+                        f"{numbers['coverage_s_max']:g} 1/Å"),
+        ("agreement", f"R_int {100 * numbers['r_int']:.2f} %, CC1/2 {numbers['cc_half']:.4f}, "
+                      f"{numbers['n_outliers']} outliers"),
+    ]  # fmt: skip
+    return lines
+
+
+def alarms(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[str]:
+    """What a user should not miss, one sentence each."""
+    found = []
+    if numbers["rotation_reversed"]:
+        found.append(
+            "The stage turns against the sense that the data set states; the lattice's hand is right all the same."
+        )
+    tests = numbers["laue_tests"]
+    if not any(t["accepted"] for t in tests):
+        found.append(
+            f"Equivalents in {tests[0]['laue']} disagree like unrelated reflections: R_int "
+            f"{100 * tests[0]['r_int']:.0f} % against {100 * numbers['r_int_unrelated']:.0f} %."
+        )
+    accepted = {t["laue"] for t in tests if t["accepted"]}
+    tried = {t["laue"] for t in tests}
+    if numbers["laue"] in tried - accepted and accepted:
+        found.append(f"The intensities do not have the symmetry {numbers['laue']} in which they were merged.")
+    if frames["blank"].mean() > 0.1:
+        found.append(
+            f"{int(frames['blank'].sum())} of {len(frames)} frames show too little of the lattice and are left out."
+        )
+    if second := numbers.get("second_lattice"):
+        found.append(f"A second lattice explains {100 * second['fraction']:.0f} % of the peaks.")
+    return found
+
+
+def _frames(frames: pd.DataFrame) -> str:
+    blank = int(frames["blank"].sum())
+    angles = frames["alpha_nominal_deg"]
+    return f"{len(frames)}, {angles.min():.1f}° to {angles.max():.1f}°" + (
+        f"; {blank} left out" if blank else ""
+    )
+
+
+def _bad(pixels: Mapping[str, int]) -> str:
+    named = ", ".join(f"{n} {name}" for name, n in pixels.items() if n and name != "all")
+    return f"bad pixels: {named}" if named else "no bad pixels"
+
+
+def _sense(numbers: Mapping[str, Any]) -> str:
+    one, other = (100 * x for x in numbers["indexed_by_sense"])
+    how = "against" if numbers["rotation_reversed"] else "in"
+    return f", turning {how} the stated sense ({one:.1f} % of the peaks indexed, {other:.1f} % the other way round)"
+
+
+def _cell(cell: list[float]) -> str:
+    return " ".join(f"{x:.4f}" for x in cell[:3]) + " Å, " + " ".join(f"{x:.2f}" for x in cell[3:]) + "°"
+
+
+def _lattice(numbers: Mapping[str, Any]) -> str:
+    tried = numbers["bravais_lattices"]
+    figures = ", ".join(f"{t['symbol']} {t['strain_pct']:.2f} % {t['scatter_px']:.3f} px" for t in tried[:5])
+    name = numbers["bravais"] or "as given"
+    return f"{name} ({figures})" if figures else name
+
+
+def _second(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    second = numbers.get("second_lattice")
+    if not second:
+        return []
+    text = f"{100 * second['fraction']:.1f} % of the peaks, turned {second['angle_deg']:.1f}° about the axis "
+    text += " ".join(f"{x:.2f}" for x in second["axis"])
+    return [("second lattice", f"{text}; {second['n_excluded']} spots that it covers excluded")]
+
+
+def _distortion(lens: Mapping[str, Any]) -> str:
+    parabolic = (lens["parabolic"][0] ** 2 + lens["parabolic"][1] ** 2) ** 0.5
+    ellipse = f"elliptic {100 * lens['amplitude']:.2f} % at {lens['azimuth_deg']:.0f}°"
+    others = f"barrel {100 * lens['barrel']:.2f} %, spiral {100 * lens['spiral']:.2f} %"
+    return f"{ellipse}, {others}, parabolic {100 * parabolic:.2f} %"
+
+
+def _rocking(curve: Mapping[str, float]) -> str:
+    text = f"width {curve['width_1_A']:.5f} 1/Å, mosaicity {curve['mosaicity_deg']:.3f}°"
+    semi = curve["semi_angle_deg"]
+    return text + (f", precession {semi:.3f}°" if semi else "")
+
+
+def _laue(numbers: Mapping[str, Any]) -> str:
+    parts = [
+        f"{t['laue']} {100 * t['r_int']:.1f} %{'' if t['accepted'] else ' (refused)'}"
+        for t in numbers["laue_tests"]
+    ]
+    return f"R_int {', '.join(parts)}; unrelated reflections {100 * numbers['r_int_unrelated']:.0f} %"
+
+
+def _groups(ranking: list[Mapping[str, Any]]) -> str:
+    near = [r for r in ranking if r["log_odds"] > -LIKELY]
+    return "; ".join(_group(r) for r in near[:4]) or "-"
+
+
+def _group(row: Mapping[str, Any]) -> str:
+    names = " = ".join(row["groups"][:4]) + (" ..." if len(row["groups"]) > 4 else "")
+    if not row["n_absent"]:
+        return f"{names} (no absences)"
+    return f"{names} ({row['n_absent']} absences at {100 * row['mean_ratio']:.0f} % of the mean)"
