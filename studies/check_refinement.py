@@ -27,6 +27,7 @@ from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.scattering import allowed, structure_factors, to_unique
+from nanoed.studies.check_derivatives import derivatives, noise_free
 from nanoed.studies.check_synthetic import mgti2o5, occupancies, replicates
 from nanoed.studies.findings import Finding, asked_parts
 from nanoed.studies.foreign import jana_pairs, jana_zones
@@ -192,6 +193,8 @@ def _of_zone(i_o: Array, sigma: Array, i_c: Array) -> tuple[float, float]:
 
 
 SYNTHETIC = {
+    "derivatives": derivatives,
+    "noise-free": noise_free,
     "replicates": replicates,
     "occupancies": occupancies,
     "mgti2o5": mgti2o5,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nanoed.pipeline.refine.difference import DifferenceMap
 from nanoed.pipeline.refine.geometry import bonds
-from nanoed.pipeline.refine.parameters import MOSAICITY
+from nanoed.pipeline.refine.parameters import ABSORPTION, MOSAICITY, TWIN
 from nanoed.pipeline.refine.result import Refinement
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.scattering import structure_factors
@@ -69,6 +69,7 @@ def refined_document(refinement: Refinement, residual: DifferenceMap | None = No
     _add_types(block, refinement)
     _add_sites(block, refinement)
     _add_bonds(block, refinement)
+    _add_twin(block, refinement)
     _add_frames(block, refinement)
     _add_reflections(block, refinement)
     return document
@@ -187,6 +188,11 @@ def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:
         "_reflns_number_gt": f"{s['n_obs']:d}",
         "_reflns_threshold_expression": "I>3sigma(I)",
     }
+    others = refinement.parameters[refinement.parameters["name"].isin([MOSAICITY, TWIN, ABSORPTION])]
+    if len(others):
+        pairs["_refine_special_details"] = "refined too: " + ", ".join(
+            f"{row['name']} {with_su(row['value'], row['su'])}" for _, row in others.iterrows()
+        )
     _set(block, pairs)
     if "thickness_A" in s:
         _add_theory(block, s, settings)
@@ -235,6 +241,21 @@ def _add_sites(block: gemmi.cif.Block, refinement: Refinement) -> None:
         for site in aniso:
             values = zip(crystal.u_ij[site], su["u_ij"][site], strict=True)
             loop.add_row([crystal.labels[site], *(with_su(u, s) for u, s in values)])
+
+
+def _add_twin(block: gemmi.cif.Block, refinement: Refinement) -> None:
+    """Law and volumes of the domains; the first is the one that the indices are of."""
+    twin = refinement.settings["twin"]
+    if twin is None:
+        return
+    table = refinement.parameters[refinement.parameters["name"] == TWIN]
+    share, su = (float(twin["fraction"]), 0.0) if table.empty else table[["value", "su"]].to_numpy(float)[0]
+    places = [f"{i}{j}" for i in "123" for j in "123"]
+    loop = block.init_loop(
+        "_twin_individual_", ["id", "mass_fraction_refined", *(f"twin_matrix_{p}" for p in places)]
+    )
+    for number, (volume, law) in enumerate(((1 - share, np.eye(3)), (share, np.array(twin["law"]))), 1):
+        loop.add_row([str(number), with_su(volume, su), *(f"{x:g}" for x in law.ravel())])
 
 
 def _add_bonds(block: gemmi.cif.Block, refinement: Refinement) -> None:

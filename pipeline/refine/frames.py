@@ -22,6 +22,8 @@ Spread = tuple[float, float]
 """Standard deviation of a mosaic's orientations, rad, and the one that fixes the sampling during a search."""
 LONG = 1e4
 """Aspect that stands for an endless rod."""
+SMALLEST_COSINE = 0.1
+"""A lamella seen more edge-on than this gets no thicker."""
 SMALLEST_VOLUME = 1e-3
 """Of the reciprocal cell, times abc: an orientation matrix below it is none."""
 
@@ -87,6 +89,8 @@ class Engine:
             return 0.5 * (x + 1), 0.5 * w
         direct = np.linalg.inv(self.ub).T @ np.array(self.thickness.axis_uvw)
         axis = direct / np.linalg.norm(direct)
+        if model == "lamella":
+            return np.array([1 / max(abs(float(orientation[2] @ axis)), SMALLEST_COSINE)]), np.ones(1)
         body = Body(
             {"sphere": "sphere", "ellipsoid": "ellipsoid"}.get(model, "cylinder"),
             axis,

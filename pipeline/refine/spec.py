@@ -13,10 +13,11 @@ from nanoed.pipeline.part import Part
 class ThicknessSpec(Part):
     """Thickness along the beam: a shape of one free size, turned with the crystal (A7)."""
 
-    model: Literal["plate", "wedge", "rod", "sphere", "cylinder", "ellipsoid"] = "plate"
-    """plate: one thickness; wedge: 0 to T; rod: a long cylinder; the others as named, `aspect` long."""
+    model: Literal["plate", "lamella", "wedge", "rod", "sphere", "cylinder", "ellipsoid"] = "plate"
+    """plate: one thickness along any beam; lamella: a slab seen obliquely, thicker by one over the cosine; wedge: 0 to
+    T; rod: a long cylinder; the others as named, `aspect` long."""
     axis_uvw: tuple[float, float, float] = (0.0, 0.0, 1.0)
-    """Long axis of rod, cylinder and ellipsoid, a direct-lattice direction."""
+    """Long axis of rod, cylinder and ellipsoid, normal of a lamella: a direct-lattice direction."""
     aspect: PositiveFloat = 1.0
     """Length over diameter of cylinder and ellipsoid, as images show it."""
     start_A: PositiveFloat | None = None

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import gemmi
 import numpy as np
 import pandas as pd
 import pytest
 from goldens import shipped
 
 from nanoed.pipeline.io.cif_pets import PetsData
+from nanoed.pipeline.refine.cif import refined_document
 from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.frames import Engine, frames_of
 from nanoed.pipeline.refine.kinematical import refine_kinematical
@@ -99,6 +101,11 @@ def test_twin_mosaicity_absorption_and_own_sizes_come_back(made: PetsData) -> No
         assert table.loc[name, "su"] > 0
     assert found.frames["thickness_A"].to_numpy() == pytest.approx(SIZE_A * np.exp(OFF), rel=3e-3)
     assert (found.frames[["scale_su", "thickness_su_A"]] > 0).all(axis=None)
+    block = refined_document(found).sole_block()
+    volumes = [gemmi.cif.as_number(v) for v in block.find_loop("_twin_individual_mass_fraction_refined")]
+    assert volumes == pytest.approx([0.7, 0.3], abs=2e-3)
+    assert list(block.find_loop("_twin_individual_twin_matrix_11")) == ["1", "-1"]
+    assert "absorption 0.0" in block.find_value("_refine_special_details")
     alone = SPEC.model_copy(update={"twin": None, "settled": 0.1})
     assert refine_dynamical(made, shipped("quartz"), alone).statistics["r_all_pct"] > 5
 

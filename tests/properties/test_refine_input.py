@@ -9,13 +9,13 @@ from goldens import shipped
 
 from nanoed.pipeline.io.cif_pets import PetsData
 from nanoed.pipeline.refine.cells import cell_of, cell_warning, check_cells
-from nanoed.pipeline.refine.frames import frames_of
+from nanoed.pipeline.refine.frames import Engine, frames_of
 from nanoed.pipeline.refine.problem import basis
-from nanoed.pipeline.spec import RefineSpec
+from nanoed.pipeline.spec import RefineSpec, ThicknessSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import InputError
-from nanoed.sim.physics.geometry import excitation_errors
+from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.scattering import reflections_within
 
 SEMI_ANGLE_DEG = 1.0
@@ -76,3 +76,18 @@ def test_sizes_over_the_stage_angle() -> None:
     first, last = frames_of(zones_of(shipped("brookite")), RefineSpec(d_star_max=1.2))
     assert basis(first, 3) == pytest.approx([1, -1, 1])
     assert basis(last, 3) == pytest.approx([1, 1, 1])
+
+
+def test_thickness_along_the_beam_follows_from_the_orientation() -> None:
+    """A lamella is thicker by 1 / cos, a rod by 1 / sin; plate and sphere stay; an ellipsoid turns its long axis."""
+    ub = shipped("brookite").reciprocal_basis
+    mean = {}
+    for model in ("plate", "lamella", "rod", "sphere", "ellipsoid"):
+        thickness = ThicknessSpec(model=model, axis_uvw=(0, 0, 1), aspect=2.0)
+        engine = Engine(ub, thickness, "precession", 1.0, 0.01, None)
+        mean[model] = [engine.mean_chord(frame_matrix(np.radians(a), 0, 0)) for a in (0.0, 30.0, 90.0)]
+    assert mean["plate"] == pytest.approx([1, 1, 1])
+    assert mean["sphere"] == pytest.approx([2 / 3] * 3)
+    assert mean["lamella"][:2] == pytest.approx([1, 2 / np.sqrt(3)])
+    assert mean["rod"][1:] == pytest.approx([np.pi / 4 / np.sin(np.radians(30)), np.pi / 4], rel=1e-3)
+    assert mean["ellipsoid"] == pytest.approx([4 / 3, 2 / 3 / np.sqrt(0.25 + 0.75 / 4), 2 / 3], rel=1e-6)

@@ -103,3 +103,47 @@ def test_a_refinement_that_diverges_leaves_nothing(good: Path, tmp_path: Path, c
     error = capsys.readouterr().err
     assert "try" in error
     assert not out.exists()
+
+
+def refined(folder: Path, out: Path, *more: str) -> int:
+    arguments = ["refine", folder / "frames.cif_pets", "--model", folder / "model.cif", "--out", out]
+    return cli.status([*map(str, arguments), "--set", "d_star_max=0.8", *more])
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ('constraints.fixed=["*"]', "no free parameters"),
+        ('constraints.fixed=["Zr*"]', "constraints.fixed"),
+        ('restraints.bonds=[{atoms=["Ti1","Xx"],length_A=2.0}]', "restraints.bonds"),
+        ("refine_mosaicity=true", "mosaicity_deg"),
+        ("twin.law=[[2,0,0],[0,1,0],[0,0,1]]", "determinant"),
+        ("thickness={frame_spread=0.1,angle_terms=1}", "exclude"),
+    ],
+)
+def test_settings_that_cannot_be_kept(setting: str, told: str, good: Path, tmp_path: Path, capsys) -> None:
+    assert refined(good, tmp_path / "out", "--set", setting) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert told in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_a_little_off_is_told_and_what_was_there_survives_a_failure(
+    good: Path, tmp_path: Path, capsys
+) -> None:
+    """2 % off: a warning, status 0. Then a refinement that fails, with --force: the earlier one is still there."""
+    text = (good / "model.cif").read_text(encoding="utf-8")
+    cell = float(re.search(r"_cell_length_a\s+(\S+)", text)[1])
+    for name in ("frames.cif_pets", "model.cif"):
+        (tmp_path / name).write_text((good / name).read_text(encoding="utf-8"), encoding="utf-8")
+    off = re.sub(r"(_cell_length_a\s+)\S+", rf"\g<1>{1.02 * cell:.5f}", text)
+    (tmp_path / "model.cif").write_text(off, encoding="utf-8")
+    out = tmp_path / "out"
+    assert refined(tmp_path, out, "--set", "settled=1") == 0
+    assert "warning: the model's cell is 2.0 % off" in capsys.readouterr().err
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    assert len(before) == 7
+    assert refined(tmp_path, out, "--force", "--set", "max_cycles=1", "--set", "settled=1e-9") == 1
+    assert "not converged" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
