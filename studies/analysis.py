@@ -159,7 +159,8 @@ def refine(
         averaged = refine_kinematical(read_hkl(path), _with_cell(model, cell), spec)
         return replace(_noted(averaged, model, cell), method=method)
     if method == "kinematical-frames":
-        spec = spec.model_copy(update={"potential_scale": KINEMATICAL_SCALE})
+        kinematical = {"potential_scale": KINEMATICAL_SCALE, "absorption": 0.0, "refine_absorption": False}
+        spec = spec.model_copy(update=kinematical)
     data = read_cif_pets(_file(reduced, method, "frames.cif_pets"))
     make = refine_both_hands if spec.both_hands and method == "dynamical" else refine_dynamical
     refined = make(data, _with_cell(model, data.cell), spec, workers, progress)

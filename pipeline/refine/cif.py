@@ -127,9 +127,9 @@ def _add_cell(block: gemmi.cif.Block, crystal: Crystal) -> None:
     block.set_pair("_space_group_name_H-M_alt", gemmi.cif.quote(group.xhm()))
     block.set_pair("_space_group_name_Hall", gemmi.cif.quote(group.hall))
     block.set_pair("_space_group_IT_number", str(group.number))
-    ops = block.init_loop("_space_group_symop_", ["operation_xyz"])
-    for op in group.operations():
-        ops.add_row([gemmi.cif.quote(op.triplet())])
+    ops = block.init_loop("_space_group_symop_", ["id", "operation_xyz"])
+    for number, op in enumerate(group.operations(), 1):
+        ops.add_row([str(number), gemmi.cif.quote(op.triplet())])
 
 
 def _add_experiment(block: gemmi.cif.Block, refinement: Refinement) -> None:
@@ -139,9 +139,9 @@ def _add_experiment(block: gemmi.cif.Block, refinement: Refinement) -> None:
     hkl = listed[["h", "k", "l"]].to_numpy()
     g_max = float(np.linalg.norm(hkl @ refinement.crystal.reciprocal_basis.T, axis=1).max())
     if refinement.wavelength is not None:
-        theta = f"{np.degrees(np.arcsin(refinement.wavelength * g_max / 2)):.4f}"
+        theta = np.degrees(np.arcsin(refinement.wavelength * g_max / 2))
         pairs["_diffrn_radiation_wavelength"] = f"{refinement.wavelength:.6f}"
-        pairs |= {f"_{of}_theta_max": theta for of in ("diffrn_reflns", "reflns")}
+        pairs["_diffrn_reflns_theta_max"] = f"{theta:.4f}"
     if "semi_angle_deg" in refinement.frames:
         precesses = settings["protocol"] == "precession"
         pairs["_diffrn_measurement_method_precession"] = "yes" if precesses else "no"
@@ -301,7 +301,7 @@ def _add_reflections(block: gemmi.cif.Block, refinement: Refinement) -> None:
         tags.append("scale_group_code")
     peak = float(table["I_calc"].max())
     scale = 1e4 / peak if peak > 0 else 1.0
-    block.set_pair("_refln_F_squared_scale_nanoed", f"{scale:.6g}")
+    block.set_pair("_nanoed_refln_F_squared_scale", f"{scale:.6g}")
     loop = block.init_loop("_refln_", tags)
     columns: list[list[str]] = [[str(v) for v in table[name]] for name in ("h", "k", "l")]
     for name in REFLECTIONS[3:]:
