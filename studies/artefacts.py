@@ -66,7 +66,8 @@ def collect_artefacts(
             table = with_particles(table, analysis.reduction.frames)
         write_table(run_dir, "frame_parameters", table)
         _write_frames(run_dir, data, analysis.reduction, case.reduce.d_star_max)
-        write_sections(run_dir, data, analysis.reduction.geometry, case.reduce.d_star_max)
+        used = np.unique(analysis.reduction.spots["frame"].to_numpy(np.int64))
+        write_sections(run_dir, data, analysis.reduction.geometry, used, case.reduce.d_star_max)
 
 
 def distance_table(method: str, comparison: Comparison, reference: Crystal, su_xyz: Array) -> pd.DataFrame:

@@ -21,15 +21,17 @@ from nanoed.studies.figure_tables import FOLDER, write_table
 from nanoed.studies.page_parts import Source, replace
 
 Array = NDArray[np.float64]
+Frames = NDArray[np.int64]
 NAMES = ("0kl", "h0l", "hk0")
 LARGEST_SIDE_PX = 512  # frames are summed in blocks to about this size first
 MOST_FRAMES = 400
 STEPS = 200  # of the grid across a section
 
 
-def write_sections(folder: Path, data: DataSet, geometry: Geometry, reach: float) -> None:
+def write_sections(folder: Path, data: DataSet, geometry: Geometry, frames: Frames, reach: float) -> None:
     """Write `figures/section_NAME.csv` for 0kl, h0l and hk0 up to |g| = reach (1/Å), and `figures/sections.csv`.
 
+    frames : those that have an orientation; of more than MOST_FRAMES some are taken.
     Each is a grid: the mean electrons per pixel of the frame's pixels that lie in the section, above the median of the
     frame at equal |g|; empty where no frame was.
     """
@@ -37,7 +39,7 @@ def write_sections(folder: Path, data: DataSet, geometry: Geometry, reach: float
     lengths = 1 / np.linalg.norm(np.linalg.inv(geometry.ub), axis=1)  # distance of successive layers, 1/Å
     half = np.minimum(0.3 * lengths, 0.012)
     total, count = np.zeros((3, STEPS, STEPS)), np.zeros((3, STEPS, STEPS), np.int64)
-    _collect(data, geometry, reach, planes, half, total, count)
+    _collect(data, geometry, frames, reach, planes, half, total, count)
     at = (np.arange(STEPS) + 0.5) * 2 * reach / STEPS - reach
     rows = []
     for i, name in enumerate(NAMES):
@@ -75,20 +77,22 @@ def section_planes(ub: Array) -> Array:
 
 
 def _collect(
-    data: DataSet, geometry: Geometry, reach: float, planes: Array, half: Array, total: Array, count: Any
+    data: DataSet,
+    geometry: Geometry,
+    frames: Frames,
+    reach: float,
+    planes: Array,
+    half: Array,
+    total: Array,
+    count: Any,
 ) -> None:
-    """Add every frame's pixels to `total` and `count` (3, n, n)."""
+    """Add the pixels of every frame to `total` and `count` (3, n, n)."""
     block = max(1, round(max(data.nominal.shape) / LARGEST_SIDE_PX))
-    rotations, chosen = (
-        geometry.rotations(),
-        np.unique(np.linspace(0, len(data) - 1, MOST_FRAMES).astype(int)),
-    )
-    middle = geometry.centres.mean(axis=0)
+    rotations, middle = geometry.rotations(), geometry.centres.mean(axis=0)
+    step = -(-len(frames) // MOST_FRAMES)
     bent = _bent(data.nominal.shape, block, middle, geometry.distortion.undone)
-    for i in chosen:
-        if not np.isfinite(geometry.centres[i]).all():
-            continue
-        frame = _summed(np.asarray(data.frame(int(i)), float), block)
+    for i in np.asarray(frames)[::step].tolist():
+        frame = _summed(np.asarray(data.frame(i), float), block)
         shift = (geometry.centres[i] - middle) / block
         seen = np.array([plane @ rotations[i].T for plane in planes])
         a, wavelength = geometry.a_per_px * block, geometry.wavelength
@@ -219,7 +223,8 @@ def sections_figure(sections: pd.DataFrame, grids: dict[str, tuple[Array, Array]
                 title=row["section"],
                 xlabel=r"$u$ (Å$^{-1}$)",
                 aspect="equal",
-                xlim=limit, ylim=limit,
+                xlim=limit,
+                ylim=limit,
             )
             axes.spines[["top", "right"]].set_visible(True)
         figure.axes[0].set_ylabel(r"$v$ (Å$^{-1}$)")
