@@ -185,7 +185,11 @@ def changed_case(name: str, parts: Iterable[Mapping[str, Any]], where: str) -> C
 def structure_file(structure: str) -> Path:
     """Path of a structure given by shipped name or by path; raises InputError if there is none."""
     path = Path(structure) if structure.endswith(".cif") else HERE / "structures" / f"{structure}.cif"
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except (OSError, ValueError):  # a name too long or with a NUL in it
+        found = False
+    if not found:
         allowed = f"a path that ends in .cif, or {nearest(structure, shipped_structures())}"
         raise InputError("no such structure", field="structure", value=structure, allowed=allowed)
     return path

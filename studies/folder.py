@@ -1,6 +1,8 @@
-"""Output folders: written beside their place and moved there when they are complete."""
+"""Output folders: written beside their place and moved there when they are complete, by one command at a time."""
 
 import errno
+import fcntl
+import glob
 import os
 import re
 import shutil
@@ -33,8 +35,9 @@ def placed(out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0)
 
     Where `out` holds anything it is refused without `force`, with which `entries` (or whatever was written)
     are replaced, the last of them last, and other files stay. `room` bytes must be free at the start, for the
-    HDF5 library does not survive a disk that fills up under it. Raises InputError for a folder that is
-    refused, cannot be made or cannot be filled.
+    HDF5 library does not survive a disk that fills up under it. What is there in the end is on the disk, not only in
+    its cache. Raises InputError for a folder that is refused, that another command is writing, that cannot be made or
+    cannot be filled.
     """
     out = out.absolute()
     with refusals(out):
@@ -54,19 +57,70 @@ def placed(out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0)
     try:
         with refusals(out):
             out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir()
-        if out.exists() and not os.access(out, os.W_OK):
-            raise InputError("read-only", file=out, field="--out", allowed="a writable folder")
-        with refusals(out):
-            _reserve(work / "room", room)
-            yield work
-            _move(work, out, entries or tuple(sorted(os.listdir(work))))
+        with _alone(out):
+            with refusals(out):
+                _sweep(out)
+                work.mkdir()
+            if out.exists() and not os.access(out, os.W_OK):
+                raise InputError("read-only", file=out, field="--out", allowed="a writable folder")
+            with refusals(out):
+                _reserve(work / "room", room)
+                yield work
+                _settle(work)
+                _move(work, out, entries or tuple(sorted(os.listdir(work))))
+                _flush(out.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
         with suppress(OSError):  # those that hold something stay
             for parent in made:
                 parent.rmdir()
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the lock of an output folder, a file beside it that lives as long as the command does.
+
+    Raises InputError where another process holds it; a lock that a killed process left behind holds nobody up.
+    """
+    path = out.with_name(f".{out.name}.lock")
+    with refusals(out):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle).st_nlink == 0:  # its last holder removed it in between
+                raise BlockingIOError
+        except BlockingIOError as error:
+            os.close(handle)
+            raise InputError(
+                "in use", file=out, field="--out", allowed="a folder that no other command is writing"
+            ) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed commands left beside the folder; to be called by who holds its lock."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _settle(folder: Path) -> None:
+    """Have the system put every file of a folder on the disk."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            _flush(Path(place) / name)
+        _flush(Path(place))
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -25,20 +25,23 @@ class FormatName(StrEnum):
 
 
 def compare(
-    refined: Annotated[Path, typer.Argument(metavar="REFINED.cif")],
-    reference: Annotated[Path, typer.Argument(metavar="REFERENCE.cif")],
+    refined: Annotated[Path, typer.Argument(metavar="REFINED.cif", help="Structure of any program.")],
+    reference: Annotated[
+        str, typer.Argument(metavar="REFERENCE", help="CIF, or shipped name (see `nanoed list`).")
+    ],
     as_json: Json = False,
 ) -> None:
     """Compare two structures by the measures of COMPSTRU, after matching origin and setting.
 
-    Example: nanoed compare refined.cif reference.cif
+    Example: nanoed compare refined.cif brookite
     """
     from nanoed.sim.physics.crystal import read_cif
+    from nanoed.studies.case import structure_file
     from nanoed.studies.compare import compare as make
     from nanoed.studies.compare import format_comparison
     from nanoed.studies.console import print_json
 
-    comparison = make(read_cif(refined), read_cif(reference))
+    comparison = make(read_cif(refined), read_cif(structure_file(reference)))
     if as_json:
         print_json(comparison.to_dict())
     else:

@@ -29,8 +29,9 @@ def made(tmp_path_factory):
     return folder
 
 
-def test_two_workers_make_the_same_bytes(made, tmp_path):
-    simulate(small(), crystal(), tmp_path / "data", tmp_path / "truth", workers=2)
+@pytest.mark.parametrize("workers", [2, 4])
+def test_more_workers_make_the_same_bytes(workers, made, tmp_path):
+    simulate(small(), crystal(), tmp_path / "data", tmp_path / "truth", workers=workers)
     for name in ("data/frames.h5", "truth/truth.json", "truth/truth.h5"):
         assert (tmp_path / name).read_bytes() == (made / name).read_bytes(), name
 
