@@ -25,6 +25,8 @@ _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle
 _ZONE_TAGS = ("id", "u", "v", "w", "precession_angle", "alpha", "beta", "omega", "scale")
 _REFLN_TAGS = ("index_h", "index_k", "index_l", "intensity_meas", "intensity_sigma", "zone_axis_id")
 LARGEST_INDEX = 999
+_ALSO = {"intensity_meas": "F_squared_meas", "intensity_sigma": "F_squared_sigma"}
+"""Core-dictionary names that stand in for those of PETS2."""
 _TEXT_TAG = "_diffrn_measurement_details"
 
 
@@ -160,7 +162,7 @@ def _loop(
         tags, names = tags[:-1], names[:-1]
     columns = {}
     for tag, name in zip(tags, names, strict=True):
-        column = block.find_loop(prefix + tag)
+        column = block.find_loop(prefix + tag) or block.find_loop(prefix + _ALSO.get(tag, tag))
         if not column:
             raise InputError("missing loop item", file=path, field=prefix + tag, allowed="a .cif_pets loop")
         try:

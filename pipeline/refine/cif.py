@@ -188,6 +188,8 @@ def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:
         "_reflns_number_gt": f"{s['n_obs']:d}",
         "_reflns_threshold_expression": "I>3sigma(I)",
     }
+    if "hand_z" in s:
+        pairs["_refine_ls_abs_structure_z-score"] = f"{s['hand_z']:.2f}"
     others = refinement.parameters[refinement.parameters["name"].isin([MOSAICITY, TWIN, ABSORPTION])]
     if len(others):
         pairs["_refine_special_details"] = "refined too: " + ", ".join(

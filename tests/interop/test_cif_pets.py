@@ -146,3 +146,24 @@ def test_damaged_files_are_named_in_one_line(
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.cif_pets"):
         read_cif_pets(tmp_path / "none.cif_pets")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("_refln_intensity_", "_refln_F_squared_"),
+        ("_diffrn_measurement_details", "_diffrn_pets_details"),
+        ("_diffrn_pets_omega  0.00000\n", ""),
+    ],
+)
+def test_tags_that_move_between_versions(pets: PetsData, tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "a.cif_pets"
+    write_cif_pets(path, replace(pets, extra={"dstarmax": "1.4", "data collection geometry": "precession"}))
+    before = read_cif_pets(path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    after = read_cif_pets(path)
+    pd.testing.assert_frame_equal(after.reflections, before.reflections)
+    assert after.extra == before.extra
+    assert after.extra["data collection geometry"] == "precession"
