@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ class Amplitudes:
     measured, weak, missing : masks of the half grid.  bound : largest |F| of a missing one.
     turn : i or -i, a quarter of a phase that keeps the density real.  hkl : (n, 3) all reflections.
     known : (n,) measured.  amplitude : (n,) |F|, 0 where nothing was measured.
+    level : half grid; |F| of the mean at that resolution, 1 outside; normalised amplitudes are modulus / level.
     """
 
     shape: tuple[int, int, int]
@@ -36,6 +37,7 @@ class Amplitudes:
     hkl: Index
     known: Mask
     amplitude: Array
+    level: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,8 +49,11 @@ class Phased:
     skewness: float
 
 
-def amplitudes(hkl: Index, modulus: Array, spec: FlippingSpec) -> Amplitudes:
-    """Lay out all reflections (n, 3), Friedel mates included, with |F| (n,), NaN where nothing was measured."""
+def amplitudes(hkl: Index, modulus: Array, d_star: Array, spec: FlippingSpec) -> Amplitudes:
+    """Lay out all reflections (n, 3), Friedel mates included, with |F| (n,), NaN where nothing was measured.
+
+    d_star : (n,) |h|, 1/Å.
+    """
     shape = tuple(
         next_fast_len(int(np.ceil(spec.oversampling * (2 * m + 1)))) for m in np.abs(hkl).max(axis=0)
     )
@@ -65,17 +70,46 @@ def amplitudes(hkl: Index, modulus: Array, spec: FlippingSpec) -> Amplitudes:
     positive = (m > 0) | (h > 0) | ((h == 0) & (k > 0))
     turn = np.where(positive, 1j, -1j)
     weak = measured & (grid <= limit)
+    level = np.ones(half)
+    stored = hkl[:, 2] >= 0
+    level[tuple(hkl[stored].T)] = mean_amplitude(d_star, modulus, spec.shell_reflections)[stored]
     return Amplitudes((shape[0], shape[1], shape[2]), grid, measured, weak, missing, bound, turn, hkl, known,
-                      np.where(known, modulus, 0.0))  # fmt: skip
+                      np.where(known, modulus, 0.0), level)  # fmt: skip
 
 
-def flip(data: Amplitudes, threshold: float, spec: FlippingSpec, rng: np.random.Generator) -> Phased:
+def mean_amplitude(d_star: Array, modulus: Array, members: int) -> Array:
+    """(n,) root mean square of the known |F| (n,) at each d* (n,): ln <|F|²> of shells, linear in d*² between them."""
+    known = np.flatnonzero(np.isfinite(modulus))
+    order = known[np.argsort(d_star[known], kind="stable")]
+    shells = np.array_split(order, max(1, len(order) // members))
+    squares = np.array([np.square(modulus[shell]).mean() for shell in shells])
+    middle = np.array([np.square(d_star[shell]).mean() for shell in shells])
+    return np.exp(0.5 * np.interp(d_star**2, middle, np.log(np.maximum(squares, 1e-12 * squares.max()))))
+
+
+def normalised(data: Amplitudes, spec: FlippingSpec) -> Amplitudes:
+    """The same with |F| over its mean of the resolution."""
+    modulus = data.modulus / data.level
+    present = modulus[data.measured]
+    weak = data.measured & (modulus <= np.quantile(present, spec.weak_fraction))
+    return replace(data, modulus=modulus, weak=weak, bound=spec.missing_bound * float(present.mean()))
+
+
+def flip(
+    data: Amplitudes,
+    threshold: float,
+    spec: FlippingSpec,
+    rng: np.random.Generator,
+    normalise: bool = False,
+) -> Phased:
     """Phases from one random start (Oszlanyi & Suto 2004, 2005; weak reflections: 2005).
 
     threshold : delta in units of the density's standard deviation, which is taken anew in every cycle. Weak
     reflections keep their own modulus and turn by a quarter; missing ones are what the flipped density makes them, up
-    to a bound; F(000) is free. The last cycles set what is below delta to zero instead of flipping it.
+    to a bound; F(000) is free. The last cycles set what is below delta to zero instead of flipping it. With
+    `normalise` all but these work on normalised amplitudes.
     """
+    whole, data = data, normalised(data, spec) if normalise else data
     noise = rfftn(rng.standard_normal(data.shape), workers=1)
     f = data.modulus * noise / np.abs(noise)
     strong = data.measured & ~data.weak
@@ -91,6 +125,8 @@ def flip(data: Amplitudes, threshold: float, spec: FlippingSpec, rng: np.random.
         f[data.weak] = turn * g[data.weak]
         f[data.missing] = _bounded(g[data.missing], data.bound)
         f[0, 0, 0] = g[0, 0, 0]
+    if normalise:
+        data, f = whole, f * whole.level
     for _ in range(spec.polish_cycles):
         density = irfftn(f, data.shape, workers=1)
         g = rfftn(np.where(density < threshold * density.std(), 0.0, density), workers=1)

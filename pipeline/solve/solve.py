@@ -51,7 +51,8 @@ def solve(data: Intensities, spec: SolveSpec, workers: int = 1, progress: Progre
     hkl, modulus = data.expanded(spec.d_star_max)
     if len(hkl) < 2:
         raise InputError("no reflections inside the limit", field="d_star_max", value=spec.d_star_max)
-    problem = Problem(data, amplitudes(hkl, modulus, spec.flipping), wanted, spec)
+    d_star = np.linalg.norm(hkl @ data.reciprocal_basis.T, axis=1)
+    problem = Problem(data, amplitudes(hkl, modulus, d_star, spec.flipping), wanted, spec)
     with ThreadPoolExecutor(workers) as pool:
         trials = _trials(problem, pool, progress)
         ranked, attempts = _starts(problem, pool, progress)
@@ -104,6 +105,7 @@ def _table(trials: list[Attempt], ranked: list[Start], attempts: list[Attempt]) 
             _row(by_number.get(begun.number, idle))
             | {
                 "threshold": begun.threshold,
+                "normalised": begun.normalised,
                 "r_flipping": begun.r,
                 "skewness": begun.skewness,
                 "laue_agreement": begun.laue_agreement,
@@ -118,6 +120,7 @@ def _row(attempt: Attempt) -> dict[str, object]:
         "method": attempt.method,
         "start": attempt.number,
         "threshold": np.nan,
+        "normalised": False,
         "r_flipping": np.nan,
         "skewness": np.nan,
         "laue_agreement": np.nan,

@@ -17,8 +17,13 @@ class FlippingSpec(Part):
     polish_cycles: PositiveInt = 8
     """Last cycles, in which weak density is removed instead of flipped (E1: 5-10)."""
     thresholds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.1, 0.8, 1.0, 0.7)
-    """delta in standard deviations of the density; successive starts take one after the other. Heavy atoms want
-    1.0-1.3 (E1); pairs of equal atoms, false and stable, are seldom reached from below 1."""
+    """delta in standard deviations of the density; successive starts on |F| take one after the other. Heavy atoms
+    want 1.0-1.3 (E1); pairs of equal atoms, false and stable, are seldom reached from below 1."""
+    normalised_thresholds: tuple[PositiveFloat, ...] = (1.2, 1.1)
+    """The same for starts on |F| over its mean of the resolution, every second start; none: all are on |F|. Light
+    atoms want normalised amplitudes and 1.1-1.2 (Oszlanyi & Suto 2008, Acta Cryst. A64, 123)."""
+    shell_reflections: PositiveInt = 200
+    """Reflections of a shell in which the mean of |F|² is taken, at least; Friedel mates and equivalents count."""
     weak_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Part of the reflections treated as weak: modulus kept, phase turned by a quarter (E1: 0.2)."""
     missing_bound: NonNegativeFloat = 1.0

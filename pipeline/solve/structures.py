@@ -14,7 +14,7 @@ from nanoed.pipeline.solve.atoms import Kind, assign, contrast, crystal_of, dens
 from nanoed.pipeline.solve.data import Intensities
 from nanoed.pipeline.solve.direct import Trial
 from nanoed.pipeline.solve.flipping import Amplitudes, flip
-from nanoed.pipeline.solve.spec import SolveSpec
+from nanoed.pipeline.solve.spec import FlippingSpec, SolveSpec
 from nanoed.pipeline.solve.symmetry import Candidate, Symmetry, agreement_maps, averaged, find_symmetry
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import ConvergenceError, InputError
@@ -28,13 +28,14 @@ FLIPPING, DIRECT = "charge flipping", "direct space"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """One random start: its threshold, R and skewness at the end, phased F (n,).
+    """One random start: its threshold, whether on normalised amplitudes, R and skewness at the end, phased F (n,).
 
     laue_agreement : mean over the rotations of the Laue group of their agreement at the best translation.
     """
 
     number: int
     threshold: float
+    normalised: bool
     r: float
     skewness: float
     f: Complex
@@ -91,10 +92,21 @@ class Problem:
 def start(problem: Problem, number: int) -> Start:
     """Charge flipping from one set of random phases."""
     spec, grid = problem.spec, problem.grid
-    threshold = spec.flipping.thresholds[number % len(spec.flipping.thresholds)]
-    phased = flip(grid, threshold, spec.flipping, np.random.default_rng([spec.seed, number]))
+    threshold, normalise = _settings(number, spec.flipping)
+    rng = np.random.default_rng([spec.seed, number])
+    phased = flip(grid, threshold, spec.flipping, rng, normalise)
     maps = agreement_maps(grid.hkl[grid.known], phased.f[grid.known], problem.data.rotations)
-    return Start(number, threshold, float(phased.r[-1]), phased.skewness, phased.f, float(maps.best.mean()))
+    agreement = float(maps.best.mean())
+    return Start(number, threshold, normalise, float(phased.r[-1]), phased.skewness, phased.f, agreement)
+
+
+def _settings(number: int, spec: FlippingSpec) -> tuple[float, bool]:
+    """Threshold of a start and whether it is on normalised amplitudes: every second is, from number 1 on."""
+    if not spec.normalised_thresholds:
+        return spec.thresholds[number % len(spec.thresholds)], False
+    turn, normalise = divmod(number, 2)
+    thresholds = spec.normalised_thresholds if normalise else spec.thresholds
+    return thresholds[turn % len(thresholds)], bool(normalise)
 
 
 def from_start(problem: Problem, begun: Start) -> Attempt:

@@ -11,11 +11,12 @@ from nanoed.pipeline.io.hkl import write_hkl, write_ins
 from nanoed.pipeline.solve.data import Intensities, lattice_centring, read_intensities
 from nanoed.pipeline.solve.output import write_solution
 from nanoed.pipeline.solve.solve import solve
-from nanoed.pipeline.spec import SolveSpec
+from nanoed.pipeline.solve.spec import FlippingSpec, SolveSpec
 from nanoed.sim.physics.crystal import read_cif
 from nanoed.sim.physics.errors import ConvergenceError, InputError
 from nanoed.sim.physics.scattering import structure_factors, unique_reflections
 from nanoed.studies.compare import compare
+from nanoed.studies.foreign import shelx_model
 
 ALLOWED_A = 0.3
 
@@ -46,7 +47,7 @@ def spec(composition, **fields):
 )
 def test_shipped_structures_come_out_of_noisy_intensities(name, composition, shared):
     truth = shipped(name)
-    starts = 8 if name == "ito" else 24
+    starts = 6 if name == "ito" else 12
     solution = solve(intensities(truth, 0.2), spec(composition, shared=shared, starts=starts))
     difference = compare(solution.crystal, truth)
     assert difference.d_max_A < ALLOWED_A
@@ -55,6 +56,29 @@ def test_shipped_structures_come_out_of_noisy_intensities(name, composition, sha
         "P 31 2 1",
         "P 32 2 1",
     }
+
+
+def test_light_atoms_come_out_of_measured_intensities_by_normalised_starts(shared):
+    """Tyrosine, measured by others: all 13 atoms but hydrogen; without normalised amplitudes none."""
+    folder = shared / "tyrosine"
+    given = spec("C9H11NO3", starts=8, solutions=1)
+    data = read_intensities(folder / "tyrosine.hkl", given)
+    found = solve(data, given).crystal
+    assert found.spacegroup == "P 21 21 21"
+    true = shelx_model(folder / "tyrosine.ins", "P 21 21 21")
+    true = true.xyz[[name != "H" for name in true.elements]]
+    _, atoms = found.unit_cell_atoms()
+    halves = np.stack(np.meshgrid(*[[0.0, 0.5]] * 3), axis=-1).reshape(-1, 3)
+    near = []
+    for origin in [*halves, *(halves + 0.25)]:
+        for hand in (1, -1):
+            d = (hand * true + origin)[:, None] - atoms
+            distance = np.linalg.norm((d - np.rint(d)) @ found.frac_to_cart.T, axis=2).min(axis=1)
+            near.append(int((distance < ALLOWED_A).sum()))
+    assert max(near) == len(true) == 13
+    plain = given.model_copy(update={"flipping": FlippingSpec(normalised_thresholds=())})
+    with pytest.raises(ConvergenceError):
+        solve(data, plain)
 
 
 def test_same_seed_same_answer_whatever_the_workers():

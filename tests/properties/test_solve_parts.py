@@ -9,7 +9,7 @@ from goldens import shipped
 from nanoed.pipeline.io.ins import read_ins
 from nanoed.pipeline.solve.atoms import Kind, Peaks, assign, density, find_peaks, kinds
 from nanoed.pipeline.solve.data import lattice_centring
-from nanoed.pipeline.solve.flipping import amplitudes, flip
+from nanoed.pipeline.solve.flipping import amplitudes, flip, mean_amplitude, normalised
 from nanoed.pipeline.solve.spec import AtomSpec, FlippingSpec, SolveSpec, SymmetrySpec
 from nanoed.pipeline.solve.symmetry import agreement_maps, averaged, candidates, find_symmetry
 from nanoed.sim.physics.errors import InputError
@@ -68,10 +68,13 @@ def test_candidates_have_exactly_the_matrices_of_the_laue_group():
     assert not {"P 1 21/c 1", "I 41/a m d:2", "P m -3"} & names
 
 
-def test_flipping_keeps_measured_moduli_and_friedel_pairs():
+@pytest.mark.parametrize("normalise", [False, True])
+def test_flipping_keeps_measured_moduli_and_friedel_pairs(normalise):
     crystal, hkl, f = shifted("anatase")
     spec = FlippingSpec(cycles=20, polish_cycles=2)
-    phased = flip(amplitudes(hkl, np.abs(f), spec), 1.1, spec, np.random.default_rng(0))
+    d_star = np.linalg.norm(hkl @ crystal.reciprocal_basis.T, axis=1)
+    data = amplitudes(hkl, np.abs(f), d_star, spec)
+    phased = flip(data, 1.1, spec, np.random.default_rng(0), normalise)
     assert np.abs(phased.f) == pytest.approx(np.abs(f), rel=1e-6, abs=1e-9)
     order = {tuple(h): i for i, h in enumerate(hkl)}
     mate = np.array([order[tuple(-h)] for h in hkl])
@@ -132,3 +135,21 @@ def test_centring_is_found_by_weak_absences_or_by_their_lack():
     for intensity, wanted in ((0.05, body), (1.0, np.empty((0, 3)))):
         both = pd.concat([allowed_only, forbidden.assign(I=intensity)])
         assert np.array_equal(lattice_centring(both, 0.01), wanted)
+
+
+def test_normalised_amplitudes_have_mean_square_one_at_every_resolution():
+    crystal, hkl, _ = shifted("brookite")
+    d_star = np.linalg.norm(hkl @ crystal.reciprocal_basis.T, axis=1)
+    wilson = 7 * np.exp(-3 * d_star**2 / 4)
+    modulus = wilson * np.sqrt(np.random.default_rng(2).exponential(size=len(hkl)))
+    modulus[::9] = np.nan
+    outer = d_star > 0.6  # within the first shell the mean is its own
+    assert mean_amplitude(d_star, modulus, 200)[outer] == pytest.approx(wilson[outer], rel=0.12)
+    data = amplitudes(hkl, modulus, d_star, FlippingSpec())
+    after = normalised(data, FlippingSpec())
+    shells = np.array_split(np.argsort(data.level[data.measured]), 5)
+    square = [np.square(after.modulus[data.measured][shell]).mean() for shell in shells]
+    assert square == pytest.approx(5 * [1.0], rel=0.2)
+    raw = [np.square(data.modulus[data.measured][shell]).mean() for shell in shells]
+    assert max(raw) > 2 * min(raw)
+    assert after.weak.sum() == pytest.approx(data.weak.sum(), abs=2)
