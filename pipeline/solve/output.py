@@ -34,10 +34,10 @@ def write_solution(solution: Solution, data: Intensities, spec: SolveSpec, out_d
 
 
 def summary(solution: Solution) -> dict[str, Any]:
-    """The numbers that matter: space group, agreements, R, what was found."""
+    """The numbers that matter: space group, agreements, R, what was found; what a method does not have is left out."""
     best, starts = solution.best, solution.starts
     statistics, agreement = best.refinement.statistics, _agreement(best)
-    return {
+    numbers = {
         "spacegroup": solution.crystal.spacegroup,
         "formula_units": best.units,
         "n_sites": len(solution.crystal.labels),
@@ -54,6 +54,7 @@ def summary(solution: Solution) -> dict[str, Any]:
         "n_trials": int((starts["method"] == DIRECT).sum()),
         "n_structures": int(starts["r_all_pct"].notna().sum()),
     }
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def document(solution: Solution, data: Intensities, spec: SolveSpec) -> dict[str, Any]:

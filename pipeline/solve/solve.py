@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -32,9 +32,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """The best structure.  starts : a table of all trials and starts, best first of each."""
+    """The best structure.  structures : all that were made.  starts : a table of all trials and starts."""
 
     best: Structure
+    structures: tuple[Structure, ...]
     starts: pd.DataFrame
 
     @property
@@ -57,13 +58,19 @@ def solve(data: Intensities, spec: SolveSpec, workers: int = 1, progress: Progre
         trials = _trials(problem, pool, progress)
         ranked, attempts = _starts(problem, pool, progress)
     table = _table(trials, ranked, attempts)
-    found = [a.structure for a in [*trials, *attempts] if a.structure is not None]
-    best = min((s.r_pct for s in found), default=np.inf)
-    found = [s for s in found if s.r_pct <= spec.symmetry.r_tolerance * best]
-    found.sort(key=lambda s: (-s.group.order, round(s.r_pct, 3), s.method, s.number))
-    if not found or found[0].r_pct > spec.max_r_pct:
+    found = tuple(a.structure for a in [*trials, *attempts] if a.structure is not None)
+    best = best_of(found, spec)
+    if best is None:
         raise ConvergenceError(_advice(table, spec))
-    return Solution(found[0], table)
+    return Solution(best, found, table)
+
+
+def best_of(structures: Sequence[Structure], spec: SolveSpec) -> Structure | None:
+    """The structure of highest symmetry among those with R within r_tolerance of the lowest; None above max_r_pct."""
+    lowest = min((s.r_pct for s in structures), default=np.inf)
+    near = [s for s in structures if s.r_pct <= spec.symmetry.r_tolerance * lowest]
+    near.sort(key=lambda s: (-s.group.order, round(s.r_pct, 3), s.method, s.number))
+    return near[0] if near and near[0].r_pct <= spec.max_r_pct else None
 
 
 def _trials(problem: Problem, pool: ThreadPoolExecutor, progress: Progress | None) -> list[Attempt]:

@@ -101,7 +101,7 @@ class Crystal:
     @property
     def multiplicities(self) -> IntArray:
         """(n,) atoms of each site in the cell."""
-        return np.array([len(self._orbit(x)[1]) for x in self.xyz])
+        return np.array([self.multiplicity(i) for i in range(len(self.xyz))])
 
     def unit_cell_atoms(self) -> tuple[IntArray, Array]:
         """Site index (N,) and fractional coordinates in [0, 1) (N, 3) of all atoms in the cell."""
@@ -114,16 +114,18 @@ class Crystal:
         index = np.repeat(np.arange(len(orbits)), [len(o) for o, _ in orbits])
         return index, np.concatenate([o for o, _ in orbits]), np.concatenate([x for _, x in orbits])
 
+    def multiplicity(self, site: int) -> int:
+        """Atoms of one site in the cell."""
+        return len(self._orbit(self.xyz[site])[0])
+
     def _orbit(self, x: Array) -> tuple[IntArray, Array]:
+        """Operations (N,) that carry x to different places, and these: images on an earlier one are left out."""
         images = self.rotations @ x + self.translations
-        kept: list[Array] = []
-        by: list[int] = []
-        for operation, image in enumerate(images - np.floor(images)):
-            d = np.array(kept) - image if kept else np.empty((0, 3))
-            if not np.any(np.linalg.norm((d - np.rint(d)) @ self.frac_to_cart.T, axis=1) < SAME_SITE_A):
-                kept.append(image)
-                by.append(operation)
-        return np.array(by), np.array(kept)
+        images -= np.floor(images)
+        d = images[:, None] - images
+        square = np.square((d - np.rint(d)) @ self.frac_to_cart.T).sum(axis=2)
+        by = np.flatnonzero((square < SAME_SITE_A**2).argmax(axis=1) == np.arange(len(images)))
+        return by, images[by]
 
 
 @lru_cache(maxsize=64)

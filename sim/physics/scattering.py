@@ -60,7 +60,7 @@ def _site_sums(crystal: Crystal, site: int, hkl: IntArray, table: str, columns: 
     reciprocal = crystal.reciprocal_basis
     g2 = np.square(hkl @ reciprocal.T).sum(1)
     f = electron_factor(crystal.elements[site], 0.5 * np.sqrt(g2), table)
-    share = crystal.multiplicities[site] / len(crystal.rotations)
+    share = crystal.multiplicity(site) / len(crystal.rotations)
     aniso = not np.isnan(crystal.u_ij[site]).any()
     lengths = np.linalg.norm(reciprocal, axis=0)
     u_star = u_matrix(crystal.u_ij[site]) * np.outer(lengths, lengths) if aniso else np.zeros((3, 3))

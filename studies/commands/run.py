@@ -243,7 +243,9 @@ def solve_(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Solve the structure by charge flipping -> solution.cif, solution.inflip, solution.png, solve.json.
+    """Solve the structure by charge flipping and, where there are few sites, in direct space.
+
+    Writes solution.cif, solution.inflip, solution.png, solve.json, starts.csv.
 
     Example: nanoed solve reduced --composition TiO2 --out solved
     """

@@ -8,6 +8,7 @@ import pytest
 from goldens import shipped
 
 from nanoed.pipeline.io.hkl import write_hkl, write_ins
+from nanoed.pipeline.io.shelx_model import read_shelx_model
 from nanoed.pipeline.solve.data import Intensities, lattice_centring, read_intensities
 from nanoed.pipeline.solve.output import write_solution
 from nanoed.pipeline.solve.solve import solve
@@ -16,7 +17,6 @@ from nanoed.sim.physics.crystal import read_cif
 from nanoed.sim.physics.errors import ConvergenceError, InputError
 from nanoed.sim.physics.scattering import structure_factors, unique_reflections
 from nanoed.studies.compare import compare
-from nanoed.studies.foreign import shelx_model
 
 ALLOWED_A = 0.3
 
@@ -65,7 +65,7 @@ def test_light_atoms_come_out_of_measured_intensities_by_normalised_starts(share
     data = read_intensities(folder / "tyrosine.hkl", given)
     found = solve(data, given).crystal
     assert found.spacegroup == "P 21 21 21"
-    true = shelx_model(folder / "tyrosine.ins", "P 21 21 21")
+    true = read_shelx_model(folder / "tyrosine.ins")
     true = true.xyz[[name != "H" for name in true.elements]]
     _, atoms = found.unit_cell_atoms()
     halves = np.stack(np.meshgrid(*[[0.0, 0.5]] * 3), axis=-1).reshape(-1, 3)
