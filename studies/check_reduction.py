@@ -15,12 +15,13 @@ from nanoed.pipeline.reduce.bravais import symbol_of
 from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.sim.simulate import simulate
 from nanoed.sim.truth import Truth, read_truth
-from nanoed.studies import glycine
+from nanoed.studies import dials, glycine
 from nanoed.studies.case import Case, load_case
 from nanoed.studies.findings import Finding, asked_parts
 from nanoed.studies.measures import orientation_errors_deg, rms
 from nanoed.studies.reduction_measures import (
     axis_err_deg,
+    camera_factor,
     cell_errors,
     distortion_errors,
     intensity_errors,
@@ -40,17 +41,22 @@ PUBLISHED = ("r_int_pct", "redundancy", "coverage_pct", "kin_n_all", "kin_n_obs"
 def findings(
     reference: Path, out: Path, parts: Sequence[str] | None, workers: int, progress: Progress | None
 ) -> list[Finding]:
-    """The figures of the asked parts (None: all): the cases of TILT_SERIES, all seeds, and "glycine". Raises InputError
-    for others.
+    """The figures of the asked parts (None: all): the cases of TILT_SERIES, all seeds, "glycine" and "dials". Raises
+    InputError for others.
 
     reference : folder of measured data, for "glycine".  out : folder for check-reduction/CASE.csv, one row per seed and
     mode: "blind" with neither cell, symmetry nor axis, "case" with its settings. A reduction that fails is a row with
-    its message.
+    its message; check-reduction/dials.csv for both programs side by side.
     """
     found: list[Finding] = []
-    for name in asked_parts(parts, (*TILT_SERIES, "glycine")):
+    for name in asked_parts(parts, (*TILT_SERIES, "glycine", "dials")):
         if name == "glycine":
             found += glycine.figures(reference / glycine.FOLDER)
+            continue
+        if name == "dials":
+            table = beside_dials(workers, progress)
+            _write(table, out / "check-reduction" / "dials.csv")
+            found += dials.findings_of(table)
             continue
         rows: list[dict[str, Any]] = []
         for seed in SEEDS:
@@ -86,6 +92,21 @@ def _worst(name: str, table: pd.DataFrame) -> Iterator[Finding]:
         for quantity, (relation, limit) in limits.items():
             worst = done[quantity].max() if relation == "<=" else done[quantity].min()
             yield Finding(name, f"{mode}: worst {quantity}", float(worst), relation, limit)
+
+
+def beside_dials(workers: int, progress: Progress | None) -> pd.DataFrame:
+    """DIALS and our blind reduction on the cases of dials.CASES, one row per case and program (dials.compared)."""
+    rows: list[dict[str, Any]] = []
+    for name in dials.CASES:
+        case = load_case(name)
+        with TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            simulate(case.experiment, case.crystal, folder / "data", folder / "truth", workers, progress)
+            truth = read_truth(folder / "truth")
+            ours = reduce(folder / "data", _spec(case, "blind"), None, workers, progress)
+            answers = {"DIALS": dials.by_dials(folder / "data", folder), "nanoed": dials.by_us(ours)}
+            rows += dials.compared(name, answers, truth, camera_factor(ours.geometry, truth))[0]
+    return pd.DataFrame(rows)
 
 
 def rows_of(case: Case, workers: int, progress: Progress | None) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nanoed.pipeline.io.export import export
 from nanoed.sim.dataset import DataSet, open_dataset
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.truth import read_truth
 from nanoed.studies.artefacts import grey_levels
 from nanoed.studies.case import load_case, shipped_cases
+from nanoed.studies.dials import INDEX, run_steps
 from nanoed.studies.findings import Finding, asked_parts
 
 Progress = Callable[[str, int, int], None]
@@ -33,12 +34,6 @@ COLUMNS, ROWS, SIDE_PX = 4, 3, 256
 """Of a contact sheet: frames from first to last, each shrunk to SIDE_PX by the mean of its pixels."""
 DIALS_CASE = "brookite-ua"
 CAMERA_LENGTH_RIGHT = "experiment.flaws.camera_length_error_pct=off"
-SPOTS_PHIL = (
-    "spotfinder.filter.min_spot_size=3",
-    "spotfinder.filter.d_max=15",
-    "spotfinder.threshold.dispersion.gain=1",
-    "nproc=1",
-)
 
 
 def findings(
@@ -132,25 +127,11 @@ def _dials(sheets: Path, workers: int) -> Iterator[Finding]:
 
     The camera length is right here: DIALS holds the nominal one fixed, and every error of it is one of the cell.
     """
-    from nanoed.pipeline.io.export import export
-
-    if shutil.which("dials.index") is None:
-        raise InputError(
-            "DIALS is not installed", field="--part", value="dials", allowed="dials.index on PATH"
-        )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _simulated(DIALS_CASE, folder / "data", folder / "truth", workers, CAMERA_LENGTH_RIGHT)
         export(folder / "data", "smv", folder / "smv")
-        steps = (
-            ("dials.import", "template=smv/frame_#####.img", "smv/dials_import.phil"),
-            ("dials.find_spots", "imported.expt", *SPOTS_PHIL),
-            ("dials.index", "imported.expt", "strong.refl", "detector.fix=distance"),
-        )
-        for step in steps:
-            log = subprocess.run(step, cwd=folder, capture_output=True, text=True, check=False)
-            if log.returncode != 0:
-                raise InputError(f"{step[0]} failed: {log.stdout[-300:]}", field="--part", value="dials")
+        run_steps(folder, INDEX)
         crystal = json.loads((folder / "indexed.expt").read_text())["crystal"][0]
     edges = np.array([crystal[f"real_space_{axis}"] for axis in "abc"])
     lengths = np.sort(np.linalg.norm(edges, axis=1))
