@@ -180,6 +180,22 @@ class PositionSpec(Part):
         return self
 
 
+class SecondSpec(Part):
+    """A second lattice among the peaks that the first one leaves."""
+
+    find: bool = True
+    """False: there is but one."""
+    min_peaks: PositiveInt = 60
+    """Unexplained low-angle peaks that are worth a search."""
+    min_indexed: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Part of them that it explains; chance explains a few per cent."""
+    least_deg: PositiveFloat = 2.0
+    """A lattice turned by less is the first one's own mosaic (C2: direction tolerance 2°)."""
+    tails: Annotated[float, Field(ge=1)] = 3.0
+    """The first lattice explains peaks to this times the width of its rocking curve, for strong ones are seen far
+    out."""
+
+
 class OrientationSpec(Part):
     """Per-frame orientation from simulated against observed intensities (C5, C6)."""
 
@@ -271,8 +287,8 @@ class SymmetryTestSpec(Part):
     """Laue class and space group from the intensities (C7)."""
 
     halfway: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """A Laue class holds where what it makes equivalent disagrees less than this far from the equivalents of the lowest
-    class to unrelated reflections."""
+    """A Laue class holds where what it makes equivalent disagrees less than this far from the equivalents of the
+    lowest class to unrelated reflections."""
     min_pairs: PositiveInt = 6
     """Groups of equivalents that tell something of a Laue class."""
     no_symmetry: PositiveFloat = 0.75
@@ -332,6 +348,7 @@ class ReduceSpec(Part):
     axis: AxisSpec = AxisSpec()
     indexing: IndexingSpec = IndexingSpec()
     positions: PositionSpec = PositionSpec()
+    second: SecondSpec = SecondSpec()
     orientation: OrientationSpec = OrientationSpec()
     integration: IntegrationSpec = IntegrationSpec()
     virtual: VirtualSpec = VirtualSpec()

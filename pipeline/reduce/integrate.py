@@ -28,6 +28,13 @@ class Integrated:
     good: NDArray[np.bool_]
     net: Array
 
+    def head(self, n: int) -> Integrated:
+        """The first n spots."""
+        first = slice(n)
+        return Integrated(
+            self.intensity[first], self.sigma[first], self.background[first], self.good[first], self.net
+        )
+
 
 def integrate_frame(
     frame: Array,

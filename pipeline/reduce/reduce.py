@@ -21,6 +21,7 @@ from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.profile import Profile
 from nanoed.pipeline.reduce.rocking import RockingShape
 from nanoed.pipeline.reduce.search import Detector, detector_of, search
+from nanoed.pipeline.reduce.second import find_second
 from nanoed.pipeline.reduce.series import Progress
 from nanoed.pipeline.reduce.spacegroup import SymmetryFound, find_symmetry, lattice_of_metric
 from nanoed.pipeline.reduce.spots import integrate, spot_profile
@@ -94,16 +95,21 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     lattice = find_lattice(dataset.nominal, peaks, centres, spec)
     asked, spec = spec, spec.model_copy(update={"laue": lattice.laue, "spacegroup": lattice.spacegroup})
     blank = lattice.matched < spec.positions.min_peaks
+    second = find_second(lattice.geometry, peaks, spec.laue_class, spec)
     tell("profile", 0, 1)
-    profile = spot_profile(dataset, lattice.geometry, detector, spec)
+    beside = second.geometry(lattice.geometry) if second else None
+    profile = spot_profile(dataset, lattice.geometry, detector, spec, None, beside)
     margin = np.radians(spec.orientation.margin_deg)
-    spots = integrate(dataset, lattice.geometry, profile, detector, spec, margin, workers, progress)
+    spots = integrate(
+        dataset, lattice.geometry, profile, detector, spec, margin, workers, progress, None, beside
+    )
     tell("orientations", 0, 1)
     data = measurements(spots[~blank[spots["frame"]]], spec)
     oriented = refine_orientations(
         lattice.geometry, data, first_shape(lattice.geometry, spec), spec.orientation
     )
-    spots = integrate(dataset, oriented.geometry, profile, detector, spec, 0.0, workers, progress)
+    beside = second.geometry(oriented.geometry) if second else None
+    spots = integrate(dataset, oriented.geometry, profile, detector, spec, 0.0, workers, progress, None, beside)
     spots = spots[~blank[spots["frame"]]].reset_index(drop=True)
     tell("merging", 0, 1)
     fitted = _fitted(oriented, spots, spec)
@@ -120,6 +126,7 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     frames = frame_table(dataset.nominal, peaks, lattice, oriented, blank)
     numbers = statistics_of(dataset.nominal, detector, peaks, lattice, oriented, profile, spots, merged, spec)
     numbers |= symmetry.record()
+    numbers["second_lattice"] = second.record(oriented.geometry, profile, spec) if second else None
     virtual = virtual_frames(oriented, spots, blank, dataset.nominal, spec.virtual)
     return Reduction(
         oriented.geometry, oriented, profile, spots, fitted, merged, virtual, frames, numbers, spec, detector,

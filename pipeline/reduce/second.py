@@ -23,6 +23,7 @@ from nanoed.pipeline.reduce.geometry import (
 from nanoed.pipeline.reduce.index import index_peaks
 from nanoed.pipeline.reduce.neighbours import nearest
 from nanoed.pipeline.reduce.peaks import Peaks
+from nanoed.pipeline.reduce.profile import Profile
 from nanoed.pipeline.reduce.symmetry import laue_rotations
 from nanoed.pipeline.reduce.unindexed import explained
 from nanoed.pipeline.spec import ReduceSpec
@@ -33,13 +34,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SecondLattice:
-    """relative : (3, 3), UB of the second lattice = relative @ UB of the first, in whatever frame both are.
-    fraction, share : of all peaks and of their intensity that it alone explains.  indexed : of the peaks that the first
-    one leaves.  same_cell : it is the first one's cell.  cell : Å and degrees.  angle_deg, axis : smallest rotation that
-    carries the first to the second, about a direction in the crystal's Cartesian frame (x along a, z along c*); angle
-    nan where the cells differ."""
+    """in_first : (3, 3) indices in the first lattice of the second one's reciprocal axes: UB_2 = UB_1 @ in_first,
+    however both are turned.  fraction, share : of all peaks and of their intensity that it alone explains.
+    indexed : of the peaks that the first one leaves.  same_cell : it is the first one's cell.  cell : Å and
+    degrees.  angle_deg, axis : smallest rotation that carries the first to the second, about a direction in the
+    crystal's Cartesian frame (x along a, z along c*); angle nan where the cells differ."""
 
-    relative: Array
+    in_first: Array
     fraction: float
     share: float
     indexed: float
@@ -50,10 +51,15 @@ class SecondLattice:
 
     def geometry(self, first: Geometry) -> Geometry:
         """The same frames with the second lattice."""
-        return replace(first, ub=self.relative @ first.ub)
+        return replace(first, ub=first.ub @ self.in_first)
 
-    def record(self, n_excluded: int) -> dict[str, Any]:
-        """What reduction.json holds of it; n_excluded : spots of the first lattice left out because it covers them."""
+    def record(self, first: Geometry, profile: Profile, spec: ReduceSpec) -> dict[str, Any]:
+        """What reduction.json holds of it; n_excluded : spots of the first lattice left out because it covers
+        them."""
+        other = self.geometry(first)
+        nodes = tuple(candidates(g.ub, spec.d_star_max) for g in (first, other))
+        distance = spec.integration.min_separation * profile.core
+        excluded = count_covered(first, other, (nodes[0], nodes[1]), distance, spec.integration.tail)
         return {
             "fraction": self.fraction,
             "intensity_share": self.share,
@@ -62,15 +68,16 @@ class SecondLattice:
             "cell": list(self.cell),
             "angle_deg": self.angle_deg,
             "axis": list(self.axis),
-            "n_excluded": n_excluded,
+            "n_excluded": excluded,
         }
 
 
 def find_second(geometry: Geometry, peaks: Peaks, laue: str, spec: ReduceSpec) -> SecondLattice | None:
     """The lattice of most of the peaks that the first does not explain: its own cell turned, else any cell.
 
-    geometry : refined.  laue : class whose rotations make orientations equivalent.  None where too few peaks are left,
-    where no lattice explains `second.min_indexed` of them, or only one that is turned by less than `least_deg`.
+    geometry : refined.  laue : class whose rotations make orientations equivalent.  None where too few peaks are
+    left, where no lattice explains `second.min_indexed` of them, or only one that is turned by less than
+    `least_deg`.
     """
     settings = spec.second
     q = to_reciprocal(geometry, peaks.frame, peaks.pixels)
@@ -101,7 +108,7 @@ def find_second(geometry: Geometry, peaks: Peaks, laue: str, spec: ReduceSpec) -
         return None
     share = float(peaks.intensity[own].sum() / peaks.intensity.sum())
     return SecondLattice(
-        second.ub @ np.linalg.inv(geometry.ub), float(own.mean()), share, indexed, same, cell_of(second.ub), angle,
+        np.linalg.inv(geometry.ub) @ second.ub, float(own.mean()), share, indexed, same, cell_of(second.ub), angle,
         tuple(float(v) for v in axis),
     )  # fmt: skip
 
@@ -152,11 +159,12 @@ def _matched(
 
 
 def misorientation(first: Array, second: Array, laue: str) -> tuple[float, Array]:
-    """Smallest angle (degrees) and its axis (3,) of a rotation from one UB to another of the same cell, equivalents in the
-    Laue class counting as one. The axis is in the crystal's Cartesian frame, x along a, z along c*."""
+    """Smallest angle (degrees) and its axis (3,) of a rotation from one UB to another of the same cell,
+    equivalents in the Laue class counting as one. The axis is in the crystal's Cartesian frame, x along a, z
+    along c*."""
     direct = np.linalg.inv(first)
-    z = first[:, 2] / np.linalg.norm(first[:, 2])
-    x = direct[0] / np.linalg.norm(direct[0])
+    z = first[:, 2] / float(np.linalg.norm(first[:, 2]))
+    x = direct[0] / float(np.linalg.norm(direct[0]))
     frame = np.array([x, np.cross(z, x), z])
     best = (np.inf, np.zeros(3))
     for operation in laue_rotations(laue, None):
@@ -165,5 +173,21 @@ def misorientation(first: Array, second: Array, laue: str) -> tuple[float, Array
         turn = Rotation.from_matrix(_turned_onto(first, second @ operation)).as_rotvec()
         angle = float(np.degrees(np.linalg.norm(turn)))
         if angle < best[0]:
-            best = (angle, frame @ turn / max(np.linalg.norm(turn), 1e-12))
+            best = (angle, frame @ turn / max(float(np.linalg.norm(turn)), 1e-12))
     return best
+
+
+def count_covered(
+    first: Geometry, second: Geometry, nodes: tuple[NDArray[np.int64], NDArray[np.int64]], distance: float,
+    tail: float,
+) -> int:  # fmt: skip
+    """Spots of the first lattice on all frames that lie within `distance` pixels of one of the second.
+
+    nodes : hkl (m, 3) of either lattice.  tail : 1/Å, width of the rocking curve.
+    """
+    covered = 0
+    for i in range(len(first)):
+        mine, others = predict(first, i, nodes[0], tail), predict(second, i, nodes[1], tail)
+        if len(mine.hkl) and len(others.hkl):
+            covered += int(np.isfinite(nearest(others.pixels, mine.pixels, 1, distance)[0]).sum())
+    return covered

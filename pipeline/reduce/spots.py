@@ -35,21 +35,25 @@ def spot_profile(
     detector: Detector,
     spec: ReduceSpec,
     frames: Sequence[int] | None = None,
+    second: Geometry | None = None,
 ) -> Profile:
-    """Radial profile in zones of |g| from strong, lonely spots on a sample of `frames` (None: of all), in two rounds.
+    """Radial profile in zones of |g| from strong, lonely spots on a sample of `frames` (None: of all), in two
+    rounds.
 
-    A zone without enough spots takes the profile of all zones together.
+    A zone without enough spots takes the profile of all zones together.  second : lattice whose spots are
+    modelled too.
     """
     numbers = range(len(geometry)) if frames is None else frames
     settings = spec.integration
     edges = spec.d_star_max * np.arange(1, settings.profile_zones) / settings.profile_zones
     profile = gaussian_profile(detector.spot_sigma, settings.profile_reach_px, edges)
     nodes = lattice_nodes(dataset, geometry, spec)
+    others = _others(dataset, geometry, second, spec)
     for _ in range(2):
         sums = np.zeros((3, *profile.shares.shape))
         count = np.zeros(settings.profile_zones)
         for i in [numbers[k] for k in spread_out(len(numbers), settings.profile_frames)]:
-            expected, valid, found = _one(dataset, geometry, nodes, profile, detector, spec, 0.0, i)
+            expected, valid, found = _one(dataset, geometry, nodes, others, profile, detector, spec, 0.0, i)
             ny, nx = valid.shape
             edge = settings.profile_reach_px
             inside = (expected.pixels > edge) & (expected.pixels < np.array([nx, ny]) - edge)
@@ -80,18 +84,21 @@ def integrate(
     workers: int,
     progress: Progress | None,
     frames: Sequence[int] | None = None,
+    second: Geometry | None = None,
 ) -> pd.DataFrame:
     """Good spots of `frames` (None: of all) up to d_star_max: frame, h, k, l, I, sigma (electrons), background,
     s, g, x, y.
 
-    margin : rad, misorientation allowed for in the prediction.
+    margin : rad, misorientation allowed for in the prediction.  second : another particle's lattice; its spots are
+    fitted together with these and not listed, and those of these that they cover are not good.
     """
     numbers = range(len(geometry)) if frames is None else frames
     nodes = lattice_nodes(dataset, geometry, spec)
+    others = _others(dataset, geometry, second, spec)
     electrons = 1.0 / dataset.nominal.gain
 
     def one(i: int) -> pd.DataFrame:
-        expected, _, found = _one(dataset, geometry, nodes, profile, detector, spec, margin, i)
+        expected, _, found = _one(dataset, geometry, nodes, others, profile, detector, spec, margin, i)
         keep = found.good & (expected.g <= spec.d_star_max)
         hkl, pixels = expected.hkl[keep], expected.pixels[keep]
         return pd.DataFrame(
@@ -114,10 +121,22 @@ def integrate(
     return pd.concat(parts, ignore_index=True)
 
 
+def _others(
+    dataset: DataSet, geometry: Geometry, second: Geometry | None, spec: ReduceSpec
+) -> tuple[Geometry, NDArray[np.int64]] | None:
+    """A second lattice with its nodes; the centring of the space group holds for it where it has the given cell."""
+    if second is None:
+        return None
+    same = np.allclose(second.cell, geometry.cell, rtol=0.01)
+    every = spec if same else spec.model_copy(update={"spacegroup": None})
+    return second, lattice_nodes(dataset, second, every)
+
+
 def _one(
     dataset: DataSet,
     geometry: Geometry,
     nodes: NDArray[np.int64],
+    others: tuple[Geometry, NDArray[np.int64]] | None,
     profile: Profile,
     detector: Detector,
     spec: ReduceSpec,
@@ -129,8 +148,9 @@ def _one(
     radius = spec.peaks.d_star_min / geometry.a_per_px
     valid = valid_pixels(frame, centre, radius, dataset.nominal.saturation, detector.pixels.bad)
     expected = predict(geometry, i, nodes, spec.integration.tail, margin)
-    zone = profile.zone(expected.g)
-    found = integrate_frame(
-        frame, valid, centre, expected.pixels, zone, profile, detector.gain, spec.integration
-    )
-    return expected, valid, found
+    pixels, zone = expected.pixels, profile.zone(expected.g)
+    if others is not None:
+        more = predict(others[0], i, others[1], spec.integration.tail, margin)
+        pixels, zone = np.vstack([pixels, more.pixels]), np.concatenate([zone, profile.zone(more.g)])
+    found = integrate_frame(frame, valid, centre, pixels, zone, profile, detector.gain, spec.integration)
+    return expected, valid, found.head(len(expected.hkl))
