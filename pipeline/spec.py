@@ -191,9 +191,11 @@ class SecondSpec(Part):
     """Part of them that it explains; chance explains a few per cent."""
     least_deg: PositiveFloat = 2.0
     """A lattice turned by less is the first one's own mosaic (C2: direction tolerance 2°)."""
-    tails: Annotated[float, Field(ge=1)] = 3.0
+    min_indexed_other: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """The same for a lattice of another cell, which has more freedom to fit what chance has left."""
+    tails: Annotated[float, Field(ge=1)] = 6.0
     """The first lattice explains peaks to this times the width of its rocking curve, for strong ones are seen far
-    out."""
+    out, but not beyond `indexing.tolerance` of the distance of its closest planes."""
 
 
 class OrientationSpec(Part):

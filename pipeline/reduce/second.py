@@ -83,7 +83,9 @@ def find_second(geometry: Geometry, peaks: Peaks, laue: str, spec: ReduceSpec) -
     q = to_reciprocal(geometry, peaks.frame, peaks.pixels)
     length = np.linalg.norm(q, axis=1)
     reach, tail = spec.positions.reach_px[-1], spec.integration.tail
-    known = explained(geometry, peaks, float(length.max(initial=0.1)), reach, settings.tails * tail)
+    planes = 1 / float(np.linalg.norm(np.linalg.inv(geometry.ub), axis=1).max())
+    far = max(tail, min(settings.tails * tail, spec.indexing.tolerance * planes))
+    known = explained(geometry, peaks, float(length.max(initial=0.1)), reach, far)
     left = np.nonzero(~known & (length < spec.indexing.d_star_max))[0]
     if not settings.find or len(left) < settings.min_peaks:
         return None
@@ -95,7 +97,8 @@ def find_second(geometry: Geometry, peaks: Peaks, laue: str, spec: ReduceSpec) -
         ub, same = index_peaks(x, geometry.cell, loose).ub, True
     except InputError:
         try:
-            ub, same = find_cell(x, loose).ub, False
+            strict = loose.model_copy(update={"min_fraction": settings.min_indexed_other})
+            ub, same = find_cell(x, strict).ub, False
         except InputError:
             return None
     if same:
@@ -104,7 +107,9 @@ def find_second(geometry: Geometry, peaks: Peaks, laue: str, spec: ReduceSpec) -
     angle, axis = misorientation(geometry.ub, second.ub, laue) if same else (np.nan, np.zeros(3))
     own = explained(second, peaks, spec.d_star_max, reach, tail) & ~known
     indexed = float(own[left].mean())
-    if indexed < settings.min_indexed or (same and angle < settings.least_deg):
+    if indexed < (settings.min_indexed if same else settings.min_indexed_other) or (
+        same and angle < settings.least_deg
+    ):
         return None
     share = float(peaks.intensity[own].sum() / peaks.intensity.sum())
     return SecondLattice(
