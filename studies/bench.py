@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -167,6 +167,18 @@ def run_stages(case: Case, frame: Frame, progress: Progress | None = None) -> li
     return [
         Timing(stage, f"{frames} frames", took, *floors.get(stage, ())) for stage, took in seconds.items()
     ]
+
+
+def matrix_product_seconds(times: int = 20) -> float:
+    """Least processor time of a product of BLOCK x BLOCK matrices on one core, the unit of speed of this machine."""
+    a = np.random.default_rng(1).standard_normal((BLOCK, BLOCK))
+    taken = []
+    with threadpool_limits(1):
+        for _ in range(times):
+            began = process_time()
+            a @ a
+            taken.append(process_time() - began)
+    return max(min(taken), 1e-6)
 
 
 def best_of(work: Callable[[], object], times: int) -> float:

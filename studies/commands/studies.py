@@ -22,6 +22,7 @@ class CheckName(StrEnum):
 
     check_reduction = "check-reduction"
     check_refinement = "check-refinement"
+    check_regress = "check-regress"
     check_serial = "check-serial"
     check_simulation = "check-simulation"
     check_solution = "check-solution"

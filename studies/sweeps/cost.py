@@ -13,11 +13,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import process_time
 
 import numpy as np
 from scipy.optimize import nnls
-from threadpoolctl import threadpool_limits
 
 from nanoed.sim.physics import sampling
 from nanoed.sim.physics.crystal import Crystal
@@ -25,6 +23,7 @@ from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.protocol import nominal_alpha_deg, sweep_deg
 from nanoed.sim.setup import G_MAX_DEFAULT
 from nanoed.sim.spec import Experiment
+from nanoed.studies.bench import matrix_product_seconds
 from nanoed.studies.case import Case
 
 STAGES: Mapping[str, tuple[str, ...]] = {
@@ -80,15 +79,8 @@ def operations(case: Case, crystal: Crystal) -> dict[str, float]:
 
 
 def machine_speed() -> float:
-    """Speed of multiplying matrices on one core, over that of the machine of the fit (processor time)."""
-    a = np.random.default_rng(1).standard_normal((512, 512))
-    taken = []
-    with threadpool_limits(1):
-        for _ in range(20):
-            began = process_time()
-            a @ a
-            taken.append(process_time() - began)
-    return MATRIX_PRODUCT_S / max(min(taken), 1e-6)
+    """Speed of multiplying matrices on one core, over that of the machine of the fit."""
+    return MATRIX_PRODUCT_S / matrix_product_seconds()
 
 
 def fit(runs: Sequence[Path]) -> dict[str, dict[str, float]]:

@@ -5,14 +5,15 @@ import pytest
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies import cli
 from nanoed.studies import regress as module
-from nanoed.studies.regress import judge, regress, rows_of
+from nanoed.studies.regress import Found, judge, judge_speed, read_spread, regress, rows_of
 from nanoed.studies.tables import RESULT_COLUMNS
 
 OLD = {"method": "dynamical", "status": "ok", "r_obs_pct": "4.00", "av_dist_A": "0.0030", "n_all": "3000"}
+SPREAD = {("dynamical", "r_obs_pct"): 0.8, ("dynamical", "av_dist_A"): 0.0012, ("kinematical", "n_all"): 1e9}
 
 
 def verdict_of(column, **now):
-    verdicts = judge("case", {"dynamical": OLD}, {"dynamical": OLD | now})
+    verdicts = judge("case", {"dynamical": OLD}, {"dynamical": OLD | now}, SPREAD)
     return next(v.verdict for v in verdicts if v.column == column)
 
 
@@ -35,7 +36,7 @@ def test_verdicts(column, value, verdict):
 
 
 def test_method_that_is_gone_has_slipped():
-    assert all(v.slipped for v in judge("case", {"dynamical": OLD}, {}))
+    assert all(v.slipped for v in judge("case", {"dynamical": OLD}, {}, SPREAD))
 
 
 def test_comment_lines_are_no_rows():
@@ -61,15 +62,40 @@ def table(r_obs_pct):
 
 def test_reference_is_made_for_a_reason_and_a_slip_is_status_1(tmp_path, monkeypatch, capsys):
     command = ["regress", "--quick", "--baseline", str(tmp_path / "baseline")]
-    monkeypatch.setattr(module, "_results", lambda *_: table("4.00"))
+    monkeypatch.setattr(module, "_found", lambda *_: Found(table("4.00"), {"simulate": 400.0}))
     assert cli.status(command) == 2
     assert cli.status([*command, "--update"]) == 2
     assert cli.status([*command, "--update", "--reason", "first"]) == 0
     assert cli.status(command) == 0
-    monkeypatch.setattr(module, "_results", lambda *_: table("4.50"))
+    monkeypatch.setattr(module, "_found", lambda *_: Found(table("4.50"), {"simulate": 400.0}))
     assert cli.status(command) == 1
     assert "slipped" in capsys.readouterr().out
     assert cli.status([*command, "--update", "--reason", "the detector became worse"]) == 0
     assert cli.status(command) == 0
+    monkeypatch.setattr(module, "_found", lambda *_: Found(table("4.50"), {"simulate": 700.0}))
+    assert cli.status(command) == 1
+    assert "speed: simulate" in capsys.readouterr().out
     moves = (tmp_path / "baseline" / "MOVES.md").read_text()
     assert "the detector became worse (dynamical r_obs_pct 4.00 -> 4.50)" in moves
+
+
+def test_a_quarter_of_the_spread_is_allowed_and_a_share_may_be_asked_for():
+    now = {"dynamical": OLD | {"r_obs_pct": "4.60"}}
+    for share, verdict in ((0.25, "slipped"), (1.0, "ok")):
+        found = judge("case", {"dynamical": OLD}, now, SPREAD, share)
+        assert next(v.verdict for v in found if v.column == "r_obs_pct") == verdict
+
+
+def test_speed_slips_beyond_a_half_and_short_stages_are_left_alone():
+    reference = {"simulate": 400.0, "reduce": 100.0, "refine kinematical": 2.0}
+    now = {"simulate": 590.0, "reduce": 40.0, "refine kinematical": 9.0}
+    assert [v.verdict for v in judge_speed("case", reference, now)] == ["ok", "better"]
+    assert judge_speed("case", reference, now | {"simulate": 610.0})[0].slipped
+    assert judge_speed("case", reference, {"reduce": 100.0})[0].slipped
+
+
+def test_spread_is_read_from_the_summary_of_its_study(tmp_path):
+    path = tmp_path / "spread.csv"
+    path.write_text("# made by x\nmethod,r_obs_pct,r_obs_pct_sd\ndynamical,2.2,0.12\n", encoding="utf-8")
+    assert read_spread(path) == {("dynamical", "r_obs_pct"): 0.12}
+    assert read_spread(tmp_path / "none.csv") == {}
