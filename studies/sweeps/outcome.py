@@ -45,10 +45,11 @@ def write_outcome(outcome: Outcome, out: Path, title: str, header: str, alarms: 
     texts = {name: csv_text(table, header) for name, table in outcome.tables.items()}
     for name, text in texts.items():
         write_text(out / f"{name}.csv", text)
+    pictures = {name: svg(drawing.figure) for name, drawing in outcome.drawings.items()}
     for name, drawing in outcome.drawings.items():
-        write_text(out / f"{name}.svg", svg(drawing.figure))
+        write_text(out / f"{name}.svg", pictures[name])
         write_pdf(out / f"{name}.pdf", drawing.figure)
-    page = Page(title, header, alarms, tuple(_sections(outcome, texts)))
+    page = Page(title, header, alarms, tuple(_sections(outcome, texts, pictures)))
     write_text(out / "index.html", render(page))
     return out / "index.html"
 
@@ -70,11 +71,11 @@ def write_pdf(path: Path, figure: Figure) -> None:
     scratch.replace(path)
 
 
-def _sections(outcome: Outcome, texts: Mapping[str, str]) -> list[Section]:
+def _sections(outcome: Outcome, texts: Mapping[str, str], pictures: Mapping[str, str]) -> list[Section]:
     sections = [Section("findings", "Findings", notes=outcome.remarks)] if outcome.remarks else []
     drawn: dict[str, list[Picture]] = {}
     for name, drawing in outcome.drawings.items():
-        picture = Picture(inline_svg(svg(drawing.figure), name, drawing.caption), drawing.caption)
+        picture = Picture(inline_svg(pictures[name], name, drawing.caption), drawing.caption)
         drawn.setdefault(drawing.table, []).append(picture)
     for name, table in outcome.tables.items():
         section = Section(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from nanoed.pipeline.page.drawing import INK, MUTED
+from nanoed.pipeline.page.drawing import MUTED
 from nanoed.studies.figures import SERIES
 from nanoed.studies.sweeps.statistics import summarise
 
@@ -137,21 +137,13 @@ def spans(values: Sequence[float] | np.ndarray) -> bool:
     return bool(len(x) and x.min() > 0 and x.max() / x.min() >= 8)
 
 
+def log_x(axes: Axes, values: Sequence[object]) -> None:
+    """A logarithmic horizontal axis with a tick, written plainly, at every one of the values."""
+    numbers = sorted({as_number(value) for value in values})
+    axes.set_xscale("log")
+    axes.set_xticks(numbers, [f"{x:g}" for x in numbers])
+    axes.set_xticks([], minor=True)
+
+
 def limit_line(axes: Axes, value: float) -> None:
     axes.axhline(value, color=MUTED, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
-
-
-__all__ = [
-    "INK",
-    "LABELS",
-    "MEASURES",
-    "MUTED",
-    "as_number",
-    "derived",
-    "draw_series",
-    "limit_line",
-    "look_of",
-    "means",
-    "positions",
-    "spans",
-]

@@ -18,6 +18,7 @@ from nanoed.studies.sweeps.analyses.common import (
     LABELS,
     derived,
     draw_series,
+    log_x,
     look_of,
     means,
     positions,
@@ -105,7 +106,7 @@ def _figure(table: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
 def _scales(axes: Any, part: pd.DataFrame, x: str, y: str) -> None:
     place, numeric = positions(list(part[x]))
     if numeric and spans(place):
-        axes.set_xscale("log")
+        log_x(axes, list(part[x]))
     if spans(part[y].to_numpy(float)):
         axes.set_yscale("log")
 

@@ -22,6 +22,7 @@ from nanoed.studies.sweeps.analyses.common import (
     derived,
     draw_series,
     limit_line,
+    log_x,
     look_of,
     means,
 )
@@ -153,7 +154,8 @@ def _accuracy(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
                     draw_series(axes, known, "size_nm", "av_dist_A", label, look_of(str(method), 0), style)
             for limit in limits:
                 limit_line(axes, limit)
-            axes.set(xscale="log", yscale="log", title=name, xlabel=LABELS["size_nm"])
+            axes.set(yscale="log", title=name, xlabel=LABELS["size_nm"])
+            log_x(axes, list(part["size_nm"]))
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.axes[0].set_ylabel(LABELS["av_dist_A"])
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
@@ -235,7 +237,8 @@ def _pair(pair: pd.DataFrame) -> Drawing:
                     linewidths=0,
                 )
             axes.axhline(1, color=MUTED, linewidth=0.6)
-            axes.set(xscale="log", yscale="log", xlabel="mean thickness (nm)", ylabel=label)
+            axes.set(yscale="log", xlabel="mean thickness (nm)", ylabel=label)
+            log_x(axes, [x for x in (1, 2, 5, 10, 20, 50) if x < 0.15 * pair["thickness_true_A"].max()])
         figure.axes[0].legend()
     caption = "The dynamical effect: the same frames refined by frames with either theory, against thickness."
     return Drawing(figure, "pair", caption)
@@ -255,7 +258,8 @@ def _film(film: pd.DataFrame) -> Drawing:
                         str(method),
                         look_of(str(method), 0),
                     )
-            axes.set(xscale="log", xlabel=LABELS["beam_ratio"], ylabel=LABELS[column])
+            axes.set(xlabel=LABELS["beam_ratio"], ylabel=LABELS[column])
+            log_x(axes, list(film["beam_ratio"]))
             axes.set_ylim(bottom=0)
         figure.axes[0].legend()
     caption = "Equal particles in beams of growing width: the support film's share of the frames grows with its square."

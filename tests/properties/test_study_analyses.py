@@ -1,0 +1,218 @@
+"""Analyses of studies on small made-up tables whose answers are known."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nanoed.sim.physics.errors import InputError
+from nanoed.studies.sweeps.analyses import ANALYSES, curves, flaws, indicators, paper, size_limit
+from nanoed.studies.sweeps.outcome import Outcome, write_outcome
+from nanoed.studies.sweeps.study import read_study_results, summary
+from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
+
+RNG = np.random.default_rng(4)
+
+
+def results(rows, axes=()):
+    """A table of results of a study: what a row does not give is empty."""
+    columns = ["block", *axes, *RESULT_COLUMNS]
+    text = {"block", *axes, *TEXT_COLUMNS}
+    plain = {
+        "status": "ok",
+        "case": "brookite-small",
+        "structure": "brookite",
+        "protocol": "precession",
+        "seed": 1.0,
+    }
+    filled = [{c: (plain | row).get(c, "" if c in text else math.nan) for c in columns} for row in rows]
+    return pd.DataFrame(filled)[columns]
+
+
+def sized(av_dist, methods=("kinematical", "dynamical"), **more):
+    return [
+        {
+            "block": "size", "size_nm": size, "fluence": "1e3", "scan": "precession", "method": method, "seed": seed,
+            "av_dist_A": av_dist(float(size), method, seed), "r_obs_pct": 10.0, "n_obs": 20 * float(size), "n_par": 10,
+            "digest": f"{size}-{seed}", "thickness_true_A": 6.7 * float(size), "equiv_diameter_nm": float(size),
+            "fluence_e_A2": 1e3,
+        } | more
+        for size in ("2", "5", "10", "20") for seed in (1, 2, 3) for method in methods
+    ]  # fmt: skip
+
+
+AXES = ("size_nm", "fluence", "scan", "beam_ratio")
+
+
+def test_size_limit_finds_the_crossings_of_known_curves():
+    table = results(sized(lambda d, method, seed: {"kinematical": 0.1, "dynamical": 0.05}[method] / d), AXES)
+    found = size_limit.analyse(table, {"limits_A": [0.02, 0.01]}).tables["limits"]
+    by = found.set_index(["method", "limit_A"])
+    assert by.loc[("dynamical", 0.02), "smallest_nm"] == pytest.approx(2.5, rel=1e-6)
+    assert by.loc[("kinematical", 0.01), "smallest_nm"] == pytest.approx(10.0, rel=0.01)
+    assert by.loc[("kinematical", 0.02), "largest_is"] == "at least"
+
+
+def test_size_limit_marks_few_reflections_and_sizes_that_end_above():
+    table = results(sized(lambda d, method, seed: 0.004 * d if method == "kinematical" else 0.3), AXES)
+    outcome = size_limit.analyse(table, {})
+    by = outcome.tables["limits"].set_index(["method", "limit_A"])
+    assert by.loc[("kinematical", 0.02), "smallest_is"] == "at most"
+    assert by.loc[("kinematical", 0.02), "largest_nm"] == pytest.approx(5.0, rel=1e-6)
+    assert by.loc[("dynamical", 0.02), "smallest_is"] == "none"
+    few = outcome.tables["accuracy"].set_index(["method", "size_nm"])["few_reflections"]
+    assert (few["kinematical", "2"], few["kinematical", "10"]) == ("yes", "")
+    assert any("no size of the grid" in remark for remark in outcome.remarks)
+
+
+def test_pair_is_of_the_same_frames():
+    rows = sized(
+        lambda d, method, seed: {"kinematical-frames": 0.02, "dynamical": 0.005}[method],
+        ("kinematical-frames", "dynamical"),
+    )
+    pair = size_limit.pair_table(results(rows, AXES))
+    assert len(pair) == 12
+    assert pair["av_dist_gain"].to_numpy() == pytest.approx(4.0)
+    assert len(size_limit.pair_table(results(sized(lambda *_: 0.1), AXES))) == 0
+
+
+def test_flaws_are_paired_by_seed():
+    def row(flaw, seed, r):
+        return {"flaw": flaw, "seed": seed, "method": "kinematical", "r_obs_pct": r, "av_dist_A": 0.01}
+
+    noise = RNG.normal(0, 3, 5)
+    rows = [row("none", s, 10 + noise[s]) for s in range(5)]
+    rows += [row("film", s, 12 + noise[s]) for s in range(5)] + [
+        row("tilt", s, 10.5 + noise[s]) for s in range(5)
+    ]
+    outcome = flaws.analyse(results(rows, ("flaw",)), {})
+    by = outcome.tables["changes"].set_index("flaw")
+    assert by["r_obs_pct"].to_dict() == {"film": pytest.approx(2.0), "tilt": pytest.approx(0.5)}
+    assert by.loc["film", "r_obs_pct_high"] == pytest.approx(2.0, abs=1e-9)
+    assert "film moves R_obs most, by +2.00" in outcome.remarks[0]
+    with pytest.raises(InputError, match="no such level"):
+        flaws.analyse(results(rows, ("flaw",)), {"reference": "nothing"})
+
+
+def test_indicator_that_tells_is_told_from_one_that_does_not():
+    rows = []
+    for seed in range(30):
+        error = float(np.exp(RNG.normal(-4, 1)))
+        rows.append({"seed": seed, "method": "kinematical", "av_dist_A": error, "r_int_pct": 5 + 300 * error})
+        rows[-1] |= {"r_obs_pct": RNG.uniform(5, 15), "redundancy": 4.0}
+    found = indicators.correlations(
+        results(rows).assign(obs_per_par=1.0), "av_dist_A", ["r_int_pct", "r_obs_pct", "redundancy"]
+    )
+    by = found.set_index("indicator")
+    assert by.loc["r_int_pct", "rho"] == pytest.approx(1.0)
+    assert list(by["informative"]) == ["yes", "no", ""]
+
+
+def test_curves_take_means_over_seeds_and_refuse_a_column_that_is_not_there():
+    rows = [
+        {"size": s, "method": "dynamical", "seed": k, "hand_z": float(k - 2)}
+        | {"occ_max_err": float(s) / 100 + (k - 2) * 0.01}
+        for s in ("5", "10") for k in (1, 2, 3)
+    ]  # fmt: skip
+    table = results(rows, ("size",))
+    spec = {"curves": [{"name": "c", "x": "size", "y": ["occ_max_err", "hand_right"]}]}
+    found = curves.analyse(table, spec).tables["c"].set_index("size")
+    assert found["occ_max_err"].tolist() == pytest.approx([0.05, 0.10])
+    assert found["occ_max_err_sd"].tolist() == pytest.approx([0.01, 0.01])
+    assert found["hand_right"].tolist() == pytest.approx([1 / 3, 1 / 3])
+    with pytest.raises(InputError, match="no such column"):
+        curves.analyse(table, {"curves": [{"name": "c", "x": "dose", "y": "r_obs_pct"}]})
+
+
+def published_rows():
+    rows = []
+    r_obs = {"kinematical": 8.2, "kinematical-nonaveraged": 10.4, "kinematical-frames": 9.0, "dynamical": 3.0}
+    for seed in range(1, 6):
+        for method, r in r_obs.items():
+            row = {
+                "case": "ito-01",
+                "structure": "ito",
+                "method": method,
+                "seed": seed,
+                "r_obs_pct": r + 0.1 * seed,
+            }
+            rows.append(row | {"max_dist_A": 0.03 + 0.001 * (seed - 3), "r_int_pct": 30.0})
+    for off, shift in (("none", 0.0), ("mosaicity", -2.0), ("elliptic", 0.3)):
+        for seed in (1, 2):
+            row = {
+                "case": "ito-01",
+                "structure": "ito",
+                "method": "kinematical",
+                "flaw_off": off,
+                "seed": seed,
+            }
+            rows.append(
+                row | {"r_obs_pct": 8 + seed + shift, "r_int_pct": 9.0, "av_dist_A": 0.02, "max_dist_A": 0.03}
+            )
+    return rows
+
+
+def test_paper_sets_published_and_simulated_side_by_side():
+    outcome = paper.analyse(results(published_rows(), ("flaw_off", "cations")), {})
+    beside = outcome.tables["table-2"].set_index(["method", "quantity"])
+    assert beside.loc[("kinematical", "r_obs_pct"), "published"] == 7.91
+    assert beside.loc[("kinematical", "r_obs_pct"), "simulated"] == pytest.approx(8.5)
+    assert beside.loc[("kinematical", "r_obs_pct"), "agrees"] == "yes"
+    assert beside.loc[("kinematical", "r_int_pct"), "agrees"] == "no"
+    assert beside.loc[("kinematical", "max_dist_A"), "agrees"] == "yes"  # published 0.0314, seeds 0.028-0.032
+    assert beside.loc[("dynamical", "r_obs_pct"), "agrees"] == ""
+    assert list(outcome.tables["table-3"]["published"]) == [6.43, 7.91, 8.5, 10.1]
+    text = " ".join(outcome.remarks)
+    assert "dynamical < kinematical < kinematical-frames < kinematical-nonaveraged (as published)" in text
+    assert "most for mosaicity -2.00, elliptic +0.30" in text
+    assert "none is switched on to close the gap" in text
+
+
+def test_summary_counts_failures_and_leaves_them_out_of_means():
+    rows = [{"method": "dynamical", "seed": k, "r_obs_pct": float(k)} for k in (1, 2, 3)]
+    rows.append({"method": "dynamical", "seed": 4, "status": "failed"})
+    row = summary(results(rows), []).iloc[0]
+    assert (row["runs"], row["failed"], row["r_obs_pct"]) == (4, 1, 2.0)
+
+
+def test_results_survive_being_written_and_read():
+    table = results(published_rows(), ("flaw_off",)).assign(message="a # in a message")
+    text = "# header\n" + table.to_csv(index=False)
+    pd.testing.assert_frame_equal(read_study_results(text, ["flaw_off"]), table.astype({"seed": float}))
+
+
+@pytest.mark.parametrize("name", sorted(ANALYSES))
+def test_page_tables_and_figures_are_complete_and_the_same_bytes_twice(name, tmp_path):
+    tables = {
+        "curves": (results(published_rows()), {"curves": [{"name": "c", "x": "seed", "y": "r_obs_pct"}]}),
+        "flaws": (results(published_rows(), ("flaw_off",)), {"axis": "flaw_off"}),
+        "indicators": (results(published_rows()), {}),
+        "paper": (results(published_rows(), ("flaw_off", "cations")), {}),
+        "size-limit": (results(sized(lambda d, method, seed: 0.1 / d), AXES), {}),
+    }
+    contents = []
+    for out in (tmp_path / "a", tmp_path / "b")[: 2 if name == "curves" else 1]:
+        outcome = ANALYSES[name](*tables[name])
+        write_outcome(outcome, out, "A title <b>", "nanoed study x; nanoed 0; digest 0", ("2 < 3",))
+        contents.append({p.name: p.read_bytes() for p in sorted(out.iterdir())})
+    assert all(content == contents[0] for content in contents)
+    names = set(contents[0])
+    assert {f"{t}.csv" for t in outcome.tables} | {
+        f"{d}.{e}" for d in outcome.drawings for e in ("svg", "pdf")
+    } < names
+    assert outcome.drawings
+    assert all(drawing.table in outcome.tables for drawing in outcome.drawings.values())
+    assert b"A title &lt;b&gt;" in contents[0]["index.html"]
+    assert b"2 &lt; 3" in contents[0]["index.html"]
+
+
+def test_analysis_of_nothing_but_failures_still_writes_its_page(tmp_path):
+    rows = [
+        row | {"status": "failed", "av_dist_A": math.nan, "r_obs_pct": math.nan, "n_obs": math.nan}
+        for row in sized(lambda *_: 1)
+    ]
+    outcome = size_limit.analyse(results(rows, AXES), {})
+    assert set(outcome.tables["limits"]["smallest_is"]) == {"none"}
+    write_outcome(outcome, tmp_path, "t", "h", ())
+    assert isinstance(outcome, Outcome)
