@@ -180,6 +180,19 @@ def regress(
         raise typer.Exit(1)
 
 
+def _fit(runs: Path) -> None:
+    from nanoed.sim.physics.errors import InputError
+    from nanoed.studies.console import print_json
+    from nanoed.studies.sweeps.cost import fit
+
+    folders = sorted(path.parent for path in runs.glob("**/timings.csv"))
+    if not folders:
+        raise InputError(
+            "no finished runs", field="--fit", value=runs, allowed="a folder of runs, as studies leave"
+        )
+    print_json(fit(folders))
+
+
 def bench(
     case: Annotated[
         str, typer.Option(metavar="CASE", help="Case whose stages are timed.")
@@ -187,12 +200,19 @@ def bench(
     stages: Annotated[
         bool, typer.Option("--stages/--kernels", help="Time the stages of a whole run as well.")
     ] = True,
+    fit: Annotated[
+        Path | None,
+        typer.Option(metavar="RUNS", help="Fit the cost model of --estimate to these finished runs instead."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Time the kernels and stages against their floors.
 
     Example: nanoed bench --kernels
     """
+    if fit is not None:
+        _fit(fit)
+        return
     from nanoed.studies.bench import bench as make
     from nanoed.studies.console import print_json, print_table, shown_progress
 

@@ -91,7 +91,7 @@ def _existing(address: str) -> Iterator[Client]:
     try:
         security = Security(require_encryption=True) if address.startswith("tls://") else None
         client = Client(address, security=security, timeout=CONNECT_S)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         what = " ".join(str(error).split())[:160]
         raise InputError(f"no scheduler there ({what})", field="--scheduler", value=address) from error
     with client:
