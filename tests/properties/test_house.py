@@ -50,6 +50,7 @@ def test_wheel_carries_cases_structures_and_marker(wheel):
         "nanoed/py.typed",
         "nanoed/studies/cases/brookite-cnrs-01.toml",
         "nanoed/studies/structures/brookite.cif",
+        "nanoed/studies/sweeps/shipped/size-limit.toml",
         "nanoed/sim/physics/__init__.py",
         "nanoed/pipeline/page/vendor/3dmol/3Dmol-min.js",
         "nanoed/pipeline/page/vendor/3dmol/LICENSE",
