@@ -57,7 +57,7 @@ def placed(out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0)
     try:
         with refusals(out):
             out.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(out):
+        with alone(out):
             with refusals(out):
                 _sweep(out)
                 work.mkdir()
@@ -77,7 +77,7 @@ def placed(out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0)
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """Hold the lock of an output folder, a file beside it that lives as long as the command does.
 
     Raises InputError where another process holds it; a lock that a killed process left behind holds nobody up.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import shutil
@@ -12,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nanoed.sim.physics.errors import InputError
-from nanoed.studies.folder import refusals
+from nanoed.studies.folder import alone, placed, refusals
 
 MARK = "study.toml"
 """What a folder must hold for a study to be written into it again."""
-LOCK = ".lock"
-OURS = {LOCK, "runs", ".scratch"}
+OURS = {"runs", ".runs.lock", ".scratch"}
 """What a study that was killed before it wrote MARK may have left."""
 KEY_LETTERS = 20
 """Of the run key, in the name of a run's folder; the whole key is in its run.json."""
@@ -51,22 +48,15 @@ class Store:
         return float(record.get("core_seconds", "nan"))
 
     def put(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Write a run, whole or not at all: beside its place, to the disk, then moved there."""
-        place = self.place(key)
-        work = place.with_name(f".{place.name}.partial")
-        with refusals(self.folder):
-            shutil.rmtree(work, ignore_errors=True)
+        """Write a run, whole or not at all."""
+        with placed(self.place(key), force=True) as work:
             for name, content in files.items():
-                path = work / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _write(path, content)
-            shutil.rmtree(place, ignore_errors=True)
-            os.replace(work, place)
-            _flush_folder(self.folder)
+                (work / name).parent.mkdir(parents=True, exist_ok=True)
+                (work / name).write_bytes(content)
 
     def sweep_up(self) -> None:
         """Remove what a killed study left half-written."""
-        for path in self.folder.glob(".*.partial"):
+        for path in self.folder.glob(".*.partial-*"):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -93,27 +83,11 @@ def claimed(folder: Path) -> Iterator[None]:
         if others and not (folder / MARK).exists():
             allowed = "a new or empty folder, or one of a study"
             raise InputError("the folder holds something else", file=folder, field="--out", allowed=allowed)
-    with locked(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        with refusals(folder):
+            folder.mkdir(exist_ok=True)
         yield
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, made where it is missing; raises InputError where another process holds it."""
-    with refusals(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            allowed = "a folder that no other study is writing to"
-            raise InputError("in use", file=folder, allowed=allowed) from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -121,11 +95,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,13 +14,14 @@ import pandas as pd
 
 import nanoed
 from nanoed.sim.physics.errors import InputError
+from nanoed.studies.folder import alone
 from nanoed.studies.settings import nearest
 from nanoed.studies.sweeps.analyses import ANALYSES
 from nanoed.studies.sweeps.analyses.common import MEASURES, derived, means
 from nanoed.studies.sweeps.cost import SECONDS, Cost, estimate, machine_speed
 from nanoed.studies.sweeps.grid import Extent, Point, Study, points_of, study_digest
 from nanoed.studies.sweeps.outcome import Outcome, csv_text, write_outcome
-from nanoed.studies.sweeps.store import MARK, Store, claimed, locked, write_text
+from nanoed.studies.sweeps.store import MARK, Store, claimed, write_text
 from nanoed.studies.sweeps.sweep import Sweep, in_words, results_table, run_points
 from nanoed.studies.sweeps.task import run_point
 from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
@@ -77,7 +78,7 @@ def run_study(
     """
     points = _points(study, extent)
     analysis = ANALYSES.get(study.analysis)
-    with claimed(out), locked(runs or out / "runs"):
+    with claimed(out), alone((runs or out / "runs").absolute()):
         write_text(out / MARK, study.toml())
         store = Store(runs or out / "runs")
         expected = {key: cost.core_seconds for key, cost in costs(points).items()}

@@ -58,7 +58,7 @@ def test_kills_of_a_worker_and_of_the_client_leave_no_trace_in_the_table(tmp_pat
     again = [line.split()[0][:20] for line in notes.read_text().splitlines()[began:]]
     assert sorted(again) == sorted(set(again) - kept)
     assert table(out) == table(tmp_path / "plain")
-    assert not list((out / "runs").glob(".*.partial"))
+    assert not list((out / "runs").glob(".*.partial-*"))
     assert ran(study(), out, 2).sweep.made == 0
 
 
@@ -80,12 +80,12 @@ def _killed_after(n, out):
     script.write_text(CLIENT, encoding="utf-8")
     grid.write_text(study().toml(), encoding="utf-8")
     client = subprocess.Popen([sys.executable, str(script), str(grid), str(out)], stdout=subprocess.DEVNULL)
-    while len(list(out.glob("runs/*/results.csv"))) < n:
+    while len(list(out.glob("runs/[!.]*/results.csv"))) < n:
         assert client.poll() is None
         time.sleep(0.02)
     client.send_signal(signal.SIGKILL)
     client.wait()
-    kept = {path.parent.name for path in out.glob("runs/*/results.csv")}
+    kept = {path.parent.name for path in out.glob("runs/[!.]*/results.csv")}
     assert n <= len(kept) < 6
     return kept
 
