@@ -5,12 +5,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import typer.main
 
+from nanoed.pipeline.spec import RefineSpec
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import load_case, shipped_cases
 from nanoed.studies.cli import app
@@ -70,10 +72,21 @@ def test_a_wrong_command_would_be_seen(line: str) -> None:
     assert wrong(commands(f"```\n{line}\n```")[0])
 
 
+def test_the_settings_of_a_refinement_in_the_guides_are_taken() -> None:
+    text = (REPO / "docs" / "model.md").read_text("utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        RefineSpec.model_validate(tomllib.loads(block))
+    with pytest.raises(ValueError, match="extra"):
+        RefineSpec.model_validate(tomllib.loads(blocks[0].replace("frame_spread", "frame_spreads")))
+
+
 def test_the_case_files_in_the_guides_are_taken(tmp_path: Path) -> None:
     blocks = [
         block
         for page in PAGES
+        if page.name != "model.md"
         for block in re.findall(r"```toml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     ]
     assert len(blocks) == 2
