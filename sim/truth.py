@@ -81,7 +81,8 @@ def write_truth(folder: str | os.PathLike[str], truth: Truth) -> None:
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"schema_version": SCHEMA_VERSION} | truth.summary, indent=1, sort_keys=True)
+        document = {"schema_version": SCHEMA_VERSION} | truth.summary
+        text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
         _replace(path / "truth.json", lambda part: part.write_text(text + "\n"))
         _replace(path / "truth.h5", lambda part: _write_tables(part, truth))
     except OSError as error:

@@ -28,6 +28,8 @@ from nanoed.studies.measures import (
 from nanoed.studies.serial import named_as_in_truth
 from nanoed.studies.tables import RESULT_COLUMNS
 
+ESSENTIAL = ("r_obs_pct", "r_all_pct", "av_dist_A", "max_dist_A")
+
 
 def rows(
     case: Case,
@@ -139,7 +141,22 @@ def outcome_columns(
             row["hand_z"] = -statistics["hand_z"] if comparison.inverted else statistics["hand_z"]
         if outcome.refinement.settings.get("occupancies", "fixed") != "fixed":
             row["occ_max_err"] = occ_max_err(comparison, crystal)
-    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
+    return finite(row)
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without numbers that are not finite: NaN is not applicable; an infinite one is said in the message.
+
+    A refinement that ended well must have its essential numbers; without one of them it has failed, and says so.
+    """
+    numbers = {name: value for name, value in row.items() if isinstance(value, float)}
+    bad = [name for name, value in numbers.items() if math.isinf(value)]
+    bad += [name for name in ESSENTIAL if name not in bad and math.isnan(numbers.get(name, math.nan))]
+    row = {name: None if name in numbers and not math.isfinite(value) else value for name, value in row.items()}
+    if bad and row["status"] == "ok":
+        message = f"not finite: {', '.join(bad)}"
+        row |= {"status": "failed", "message": "; ".join(filter(None, (row["message"], message)))}
+    return row
 
 
 def frame_orientations(zones: pd.DataFrame, truth: Truth, crystal: Crystal) -> pd.DataFrame:

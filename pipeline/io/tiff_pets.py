@@ -6,7 +6,9 @@ frame beside it; ours is at (0.5, 0.5).
 
 from __future__ import annotations
 
+import logging
 import math
+import struct
 import warnings
 from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
@@ -16,10 +18,13 @@ import fabio.tifimage
 import numpy as np
 from numpy.typing import NDArray
 
-from nanoed.sim.dataset import Nominal
+from nanoed.sim.dataset import LARGEST_FRAME_PX, Nominal
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import InputError
 
+WIDTH, HEIGHT, BITS, COMPRESSION, SAMPLES = 256, 257, 258, 259, 277  # tags of TIFF 6.0
+DEFLATE_MOST = 1032  # bytes that one byte of a compressed image can stand for
+logging.getLogger("fabio").setLevel(logging.CRITICAL + 1)  # what it finds wrong is raised as well
 ORIGIN_PX = 0.5  # PETS2's pixel coordinates less ours
 GEOMETRY = {"precession": "precession", "continuous_rotation": "continuous", "serial": "static"}
 
@@ -31,15 +36,38 @@ def write_tiff(path: Path, image: NDArray[Any]) -> None:
 
 
 def read_tiff(path: Path) -> NDArray[Any]:
-    """Pixels (ny, nx); raises InputError for a file that is no TIFF frame."""
+    """Pixels (ny, nx); raises InputError for a file that is no TIFF frame or declares more than it can hold."""
     try:
+        _check_declared(path.read_bytes())
         with warnings.catch_warnings(action="ignore"):  # what they warn of shows in the counts or is raised
             data = fabio.tifimage.TifImage().read(str(path)).data
     except Exception as error:  # fabio raises whatever its parsers do
-        raise InputError("not a TIFF frame", file=path, value=str(error)[:60]) from error
-    if data is None or data.ndim != 2:
+        reason = " ".join(f"{error}".split()) or type(error).__name__
+        raise InputError("not a TIFF frame", file=path, value=reason[:60]) from error
+    if data is None or data.ndim != 2 or data.dtype.kind not in "iuf":
         raise InputError("not a TIFF frame", file=path, allowed="one plane of counts")
     return np.asarray(data)
+
+
+def _check_declared(raw: bytes) -> None:
+    """Raise ValueError or struct.error where the first image of a TIFF file cannot be in so few bytes."""
+    order = {b"II": "<", b"MM": ">"}.get(raw[:2])
+    if order is None or struct.unpack_from(f"{order}H", raw, 2)[0] != 42:
+        raise ValueError("no TIFF header")
+    start = struct.unpack_from(f"{order}I", raw, 4)[0]
+    tags: dict[int, int] = {}
+    for i in range(struct.unpack_from(f"{order}H", raw, start)[0]):
+        tag, kind, count = struct.unpack_from(f"{order}HHI", raw, start + 2 + 12 * i)
+        if kind in (3, 4) and count == 1:
+            tags[tag] = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", raw, start + 10 + 12 * i)[0]
+        elif tag in (WIDTH, HEIGHT, BITS, SAMPLES):
+            raise ValueError(f"tag {tag} is not one whole number")
+    pixels = tags.get(WIDTH, 0) * tags.get(HEIGHT, 0)
+    if not 0 < pixels <= LARGEST_FRAME_PX or tags.get(SAMPLES, 1) != 1:
+        raise ValueError(f"{tags.get(WIDTH)} x {tags.get(HEIGHT)} pixels of {tags.get(SAMPLES, 1)} samples")
+    most = len(raw) * (1 if tags.get(COMPRESSION, 1) == 1 else DEFLATE_MOST)
+    if pixels * tags.get(BITS, 1) / 8 > most:
+        raise ValueError(f"{tags[WIDTH]} x {tags[HEIGHT]} pixels are not all there")
 
 
 def pts_text(nominal: Nominal, names: Iterable[str]) -> str:

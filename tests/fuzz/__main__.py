@@ -59,7 +59,8 @@ def main() -> int:
 def one(reader: str, engine: str, inputs: int, seed: int, found: Path) -> dict:
     """Fuzz one reader in a process of its own."""
     began = time.perf_counter()
-    scratch = Path(tempfile.mkdtemp(prefix="nanoed-fuzz-"))
+    memory = Path("/dev/shm")  # where there is one, the files of the inputs stay off the disk
+    scratch = Path(tempfile.mkdtemp(prefix="nanoed-fuzz-", dir=memory if memory.is_dir() else None))
     command = [sys.executable, str(HERE / "child.py"), engine, reader, str(inputs), str(seed), str(scratch)]
     try:
         limit = 60 + inputs * 0.2 + SECONDS

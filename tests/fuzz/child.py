@@ -42,8 +42,9 @@ class Trial:
 
     def __call__(self, raw: bytes) -> None:
         folder = self.scratch / "files"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        for left in folder.iterdir() if folder.exists() else ():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        folder.mkdir(exist_ok=True)
         (self.scratch / "broken").write_bytes(raw)
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         with contextlib.redirect_stdout(None):

@@ -7,24 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from nanoed.studies import cli
 from nanoed.studies.case import structure_file
 from nanoed.studies.commands import run as commands_of_a_run
 
-COMMANDS = (
-    "list",
-    "show",
-    "run",
-    "simulate",
-    "reduce",
-    "refine",
-    "compare",
-    "regress",
-    "study",
-    "report",
-    "bench",
-)
+COMMANDS = tuple(typer.main.get_command(cli.app).commands)
 MAIN = "brookite-cnrs-01"
 
 
@@ -51,7 +40,7 @@ def test_help_has_an_example(command, capsys):
 
 @pytest.mark.parametrize("args", [(), *((command,) for command in COMMANDS)])
 def test_help_is_instant(args):
-    """Processor time, so that a busy machine does not count."""
+    """Processor time, so that a busy machine does not count; the best of up to three, for a cold one would."""
 
     def seconds():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -59,7 +48,12 @@ def test_help_is_instant(args):
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
-    assert min(seconds() for _ in range(3)) < 0.5
+    assert any(seconds() < 0.5 for _ in range(3))
+
+
+def test_the_commands_are_all_here():
+    assert {"list", "show", "run", "simulate", "reduce", "index", "solve", "refine", "compare"} <= set(COMMANDS)
+    assert {"export", "import", "study", "regress", "report", "bench"} <= set(COMMANDS)
 
 
 def test_help_imports_nothing_heavy():

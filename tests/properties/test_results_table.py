@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanoed.studies.rows import finite
 from nanoed.studies.tables import (
     INTEGER_COLUMNS,
     RESULT_COLUMNS,
@@ -102,3 +103,27 @@ def test_numbers_are_printed_as_the_study_prints_them() -> None:
     assert format_quantity("n_obs", 312.0) == "312"
     assert format_quantity("r_obs_pct", 6.634) == "6.63"
     assert format_quantity("gof", math.nan) == "–"
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "said"),
+    [
+        ({}, "ok", ""),
+        ({"pull_rms": math.nan}, "ok", ""),  # nothing was free to move
+        ({"gof": math.inf}, "failed", "not finite: gof"),
+        ({"av_dist_A": math.nan}, "failed", "not finite: av_dist_A"),
+        ({"r_obs_pct": -math.inf, "message": "odd"}, "failed", "odd; not finite: r_obs_pct"),
+        (
+            {"status": "not_converged", "message": "steps ran out", "gof": math.inf},
+            "not_converged",
+            "steps ran out",
+        ),
+    ],
+)
+def test_numbers_are_finite_or_the_row_says_why_not(changed, status, said):
+    numbers = {"r_obs_pct": 4.0, "r_all_pct": 5.0, "av_dist_A": 0.01, "max_dist_A": 0.02, "gof": 1.1}
+    row = finite({"method": "dynamical", "status": "ok", "message": ""} | numbers | changed)
+    assert (row["status"], row["message"]) == (status, said)
+    assert all(
+        value is None or not isinstance(value, float) or math.isfinite(value) for value in row.values()
+    )
