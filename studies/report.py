@@ -298,5 +298,3 @@ def _all_columns(results: pd.DataFrame, run_dir: Path) -> Section:
     return Section(
         "columns", "All columns of results.csv", (), (Table(head, tuple(rows)),), (), (whole,), True
     )
-
-

@@ -133,7 +133,9 @@ def structure_section(source: Source) -> Section | None:
     if table is None or table.empty:
         return None
     times = magnification(table)
-    caption = f"Circles: true sites. Arrows: displacements of the refined models, drawn {times:g} times as long."
+    caption = (
+        f"Circles: true sites. Arrows: displacements of the refined models, drawn {times:g} times as long."
+    )
     picture = source.drawn("structure", structure_figure(table, times), caption)
     note = "One cell, in the description of the truth. Drag to turn, scroll to come closer."
     overlay = Overlay(overlay_json(table), times)

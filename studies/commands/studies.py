@@ -87,7 +87,8 @@ def _estimate(study: "Study", extent: "Extent", runs: Path, workers: int, as_jso
     from dataclasses import asdict
 
     from nanoed.studies.console import print_json, print_table, say
-    from nanoed.studies.sweeps.study import estimates, in_words
+    from nanoed.studies.sweeps.study import estimates
+    from nanoed.studies.sweeps.sweep import in_words
 
     rows = estimates(study, extent, runs)
     if as_json:
@@ -109,7 +110,8 @@ def _sweep(
     as_json: bool,
 ) -> None:
     from nanoed.studies.console import print_json, records, say
-    from nanoed.studies.sweeps.study import in_words, run_study
+    from nanoed.studies.sweeps.study import run_study
+    from nanoed.studies.sweeps.sweep import in_words
 
     done = run_study(study, extent, out, workers, scheduler, say, runs)
     if as_json:

@@ -22,7 +22,7 @@ from nanoed.studies.sweeps.cost import SECONDS, Cost, estimate, machine_speed
 from nanoed.studies.sweeps.grid import Extent, Point, Study, points_of, study_digest
 from nanoed.studies.sweeps.outcome import Outcome, csv_text, write_outcome
 from nanoed.studies.sweeps.store import MARK, Store, claimed, write_text
-from nanoed.studies.sweeps.sweep import Sweep, in_words, results_table, run_points
+from nanoed.studies.sweeps.sweep import Sweep, results_table, run_points
 from nanoed.studies.sweeps.task import run_point
 from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
 
@@ -187,6 +187,3 @@ def _write_sweep(
             sweep.core_seconds / sweep.wall_seconds / min(workers, max(sweep.made, 1)), 3
         )
     write_text(path, json.dumps(record, indent=1) + "\n")
-
-
-__all__ = ["Estimate", "Finished", "estimates", "in_words", "run_study"]

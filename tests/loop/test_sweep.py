@@ -40,10 +40,10 @@ def table(out):
     return (out / "results.csv").read_bytes()
 
 
-def test_kills_of_a_worker_and_of_the_client_leave_no_trace_in_the_table(tmp_path, notes):
+def test_number_of_workers_and_kills_of_one_and_of_the_client_leave_no_trace_in_the_table(tmp_path, notes):
     plain = ran(study(), tmp_path / "plain", 1)
     assert (plain.sweep.made, plain.sweep.lost) == (6, {})
-    assert ran(study(), tmp_path / "deadly", 2, sweep_tasks.deadly).sweep.made == 6
+    assert ran(study(), tmp_path / "deadly", 4, sweep_tasks.deadly).sweep.made == 6
     assert (tmp_path / "died").exists()
     assert table(tmp_path / "deadly") == table(tmp_path / "plain")
     assert {line.split()[2] for line in notes.read_text().splitlines()} == {"1"}
