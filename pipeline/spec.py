@@ -147,6 +147,9 @@ class IndexingSpec(Part):
     """Without a cell: the shortest periods, of which cells are made."""
     same_share: Annotated[float, Field(gt=0, le=1)] = 0.97
     """Without a cell: the smallest cell that indexes this share of the most peaks is the lattice's."""
+    second_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Without a cell: a smaller cell that indexes less by this much is taken where it indexes the rest when
+    turned."""
     lattice: (
         Literal["cF", "cI", "cP", "hR", "hP", "tI", "tP", "oF", "oI", "oC", "oP", "mC", "mP", "aP"] | None
     ) = None
@@ -327,6 +330,7 @@ class ReduceSpec(Part):
 
     cell : approximate a, b, c (Å), alpha, beta, gamma (degrees), right to about 1 %; a case leaves it to the run.
         None: the lattice is found from the peaks.
+    reference_cell : exact cell, of another experiment, that gives the camera length; None: the nominal one holds.
     laue : Laue class in which equivalents merge and whose metric is imposed; None: from `spacegroup`, without a
         cell else the least symmetric class of the crystal system found.
     spacegroup : H-M symbol; used for systematic absences in the merged list and for the .ins file.
@@ -338,6 +342,7 @@ class ReduceSpec(Part):
     """
 
     cell: Cell | None = None
+    reference_cell: Cell | None = None
     laue: Laue | None = None
     spacegroup: str | None = None
     composition: Formula = ""
@@ -364,7 +369,7 @@ class ReduceSpec(Part):
             raise ValueError("not a space group that gemmi knows")
         return value
 
-    @field_validator("cell")
+    @field_validator("cell", "reference_cell")
     @classmethod
     def _closing(cls, value: Cell | None) -> Cell | None:
         if value is not None and not _closes(value):

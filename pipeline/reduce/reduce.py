@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from nanoed.pipeline.reduce.calibration import calibrated
 from nanoed.pipeline.reduce.curvefit import fit_intensities
 from nanoed.pipeline.reduce.geometry import Geometry
 from nanoed.pipeline.reduce.lattice import Lattice, find_lattice
@@ -92,7 +93,7 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     detector = detector_of(dataset, spec, workers, progress)
     peaks, centres = search(dataset, detector, spec, workers, progress)
     tell("lattice", 0, 1)
-    lattice = find_lattice(dataset.nominal, peaks, centres, spec)
+    lattice, camera_ratio = calibrated(find_lattice(dataset.nominal, peaks, centres, spec), peaks, spec)
     asked, spec = spec, spec.model_copy(update={"laue": lattice.laue, "spacegroup": lattice.spacegroup})
     blank = lattice.matched < spec.positions.min_peaks
     second = find_second(lattice.geometry, peaks, spec.laue_class, spec)
@@ -125,7 +126,7 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     merged = merge(fitted, laue_rotations(spec.laue_class, spec.spacegroup), spec.merging)
     frames = frame_table(dataset.nominal, peaks, lattice, oriented, blank)
     numbers = statistics_of(dataset.nominal, detector, peaks, lattice, oriented, profile, spots, merged, spec)
-    numbers |= symmetry.record()
+    numbers |= symmetry.record() | {"camera_length_ratio": camera_ratio, "a_per_px": lattice.geometry.a_per_px}
     numbers["second_lattice"] = second.record(oriented.geometry, profile, spec) if second else None
     virtual = virtual_frames(oriented, spots, blank, dataset.nominal, spec.virtual)
     return Reduction(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import gemmi
 import h5py
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import write_dataset
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.geometry import frame_matrix
 
 APPROXIMATE = (7.1 * 1.008, 5.3 * 0.992, 4.6 * 1.005, 90.0, 90.0, 90.0)
 
@@ -152,6 +154,56 @@ def test_workers_and_repeats_change_nothing(
     reduce(series, spec(), tmp_path, workers=2)
     for name in ("merged.hkl", "unmerged.hkl", "frames.cif_pets", "reduction.json"):
         assert (tmp_path / name).read_bytes() == (result[1] / name).read_bytes(), name
+
+
+def test_frames_cif_pets_holds_every_item_and_its_signs(result: tuple[Reduction, Path]) -> None:
+    """Every item of PHYSICS C1; spots lie where the file's angles put them, and not with a sign turned round."""
+    found, out = result
+    block = gemmi.cif.read(str(out / "frames.cif_pets")).sole_block()
+    lone = [
+        f"_cell_{x}" for x in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+    ]
+    lone += [f"_diffrn_orient_matrix_UB_{i}{j}" for i in (1, 2, 3) for j in (1, 2, 3)]
+    for tag in (*lone, "_diffrn_radiation_wavelength", "_diffrn_pets_omega"):
+        assert np.isfinite(gemmi.cif.as_number(block.find_value(tag))), tag
+    text = read_cif_pets(out / "frames.cif_pets").extra
+    assert {"data collection geometry", "dstarmax", "RC width", "mosaicity", "rotation axis position",
+            "reflection size", "integration mode", "Virtual frame settings: number of merged frames",
+            "step between frames", "sum all intensities"} <= set(text)  # fmt: skip
+    zone = ["id", "u", "v", "w", "precession_angle", "alpha", "beta", "omega", "scale"]
+    assert len(block.find("_diffrn_zone_axis_", zone)) == len(found.geometry)
+    refln = ["index_h", "index_k", "index_l", "intensity_meas", "intensity_sigma", "zone_axis_id"]
+    assert len(block.find("_refln_", refln)) == len(found.spots)
+    assert np.median(misses_px(found, out)) < 0.01
+    for angle in ("alpha", "omega"):
+        assert np.median(misses_px(found, out, angle)) > 3
+    assert np.median(misses_px(found, out, mirrored=True)) > 3
+
+
+def misses_px(found: Reduction, out: Path, flipped: str = "", mirrored: bool = False) -> np.ndarray:
+    """(n,) pixels between the spots and where UB and angles of frames.cif_pets put them, one angle's sign turned."""
+    pets, spots = read_cif_pets(out / "frames.cif_pets"), found.spots
+    zones = pets.zones.assign(**{flipped: -pets.zones[flipped]}) if flipped else pets.zones
+    rotations = np.array(
+        [frame_matrix(*row) for row in np.radians(zones[["alpha", "beta", "omega"]].to_numpy())]
+    )
+    ub = np.diag([1.0, 1.0, -1.0]) @ pets.ub if mirrored else pets.ub
+    frame = spots["frame"].to_numpy(np.int64)
+    g_lab = np.einsum("mij,mj->mi", rotations[frame], spots[["h", "k", "l"]].to_numpy() @ ub.T)
+    return np.linalg.norm(to_pixels(found.geometry, frame, g_lab) - spots[["x", "y"]].to_numpy(), axis=1)
+
+
+def test_reference_cell_gives_the_camera_length(series: Path, tmp_path: Path) -> None:
+    """The log's 1/Å per pixel is 1.2 % too small: cell and scale come out right with a reference, and only with one."""
+    (tmp_path / "frames.h5").write_bytes((series / "frames.h5").read_bytes())
+    with h5py.File(tmp_path / "frames.h5", "r+") as file:
+        file["entry/nanoed"].attrs["a_per_px"] = 0.988 * file["entry/nanoed"].attrs["a_per_px"]
+    blind = {"cell": None, "laue": None, "orientation": {"refine": False}}
+    found = reduce(tmp_path, spec(reference_cell=CELL, **blind))
+    np.testing.assert_allclose(found.geometry.cell, (*sorted(CELL[:3]), *CELL[3:]), rtol=1e-3)
+    assert found.statistics["camera_length_ratio"] == pytest.approx(1 / 0.988, rel=5e-4)
+    with pytest.raises(InputError, match="reference_cell"):
+        reduce(tmp_path, spec(reference_cell=(7.1, 5.3, 5.0, 90, 90, 90), **blind))
 
 
 def test_full_axis_search_settles_the_sense(series: Path, geometry: Geometry) -> None:

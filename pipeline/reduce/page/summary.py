@@ -20,7 +20,7 @@ def summary(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[tuple[str,
         ("tilt axis", f"azimuth {numbers['axis_azimuth_deg']:.2f}°{_sense(numbers)}"),
         ("peaks", f"{numbers['n_peaks']}, of those at low angles {100 * numbers['indexed_fraction']:.1f} % indexed; "
                   f"scatter {numbers['peak_scatter_px']:.3f} px"),
-        ("cell", _cell(numbers["cell"])),
+        ("cell", _cell(numbers["cell"]) + _calibration(numbers["camera_length_ratio"])),
         ("lattice", _lattice(numbers)),
         *_second(numbers),
         ("distortion", _distortion(numbers["distortion"])),
@@ -85,6 +85,10 @@ def _sense(numbers: Mapping[str, Any]) -> str:
 
 def _cell(cell: list[float]) -> str:
     return " ".join(f"{x:.4f}" for x in cell[:3]) + " Å, " + " ".join(f"{x:.2f}" for x in cell[3:]) + "°"
+
+
+def _calibration(ratio: float) -> str:
+    return "" if ratio == 1 else f"; 1/Å per pixel {ratio:.5f} times the nominal by the reference cell"
 
 
 def _lattice(numbers: Mapping[str, Any]) -> str:
