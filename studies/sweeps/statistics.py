@@ -79,15 +79,20 @@ def reach_below(values: dict[float, Sequence[float]], limit: float, rng: np.rand
     low, high, open_low, open_high = _ends(sizes, np.array([_log_mean(v) for v in replicates]), limit)
     drawn = np.full((DRAWS, 2), math.nan)
     if min(len(v) for v in replicates) > 1:
-        for k in range(DRAWS):
-            means = np.array([_log_mean(rng.choice(v, len(v))) for v in replicates])
-            drawn[k] = _ends(sizes, means, limit)[:2]
+        means = np.column_stack([_resampled_log_means(v, rng) for v in replicates])
+        drawn = np.array([_ends(sizes, row, limit)[:2] for row in means])
     intervals = [_percentiles(drawn[:, i]) for i in (0, 1)]
     return Reach(low, intervals[0], open_low, high, intervals[1], open_high)
 
 
 def _log_mean(values: Array) -> float:
     return float(np.log(np.maximum(values, 1e-12)).mean())
+
+
+def _resampled_log_means(values: Array, rng: np.random.Generator) -> Array:
+    """Bootstrap: (DRAWS,) log means of as many replicates, drawn with replacement."""
+    logs = np.log(np.maximum(values, 1e-12))
+    return logs[rng.integers(0, len(logs), (DRAWS, len(logs)))].mean(axis=1)
 
 
 def _ends(sizes: Array, log_means: Array, limit: float) -> tuple[float, float, bool, bool]:
