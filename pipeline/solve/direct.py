@@ -63,7 +63,7 @@ def direct_trials(data: Intensities, wanted: tuple[Kind, ...], spec: SolveSpec) 
 
     Groups are those of the Laue class with the lattice's centring, in one choice of origin. Of arrangements with
     equal R in one group, which differ by the choice of origin, one is kept. R is that on a grid; a structure is as
-    good as its refinement.
+    good as its refinement, but what lies above max_r_pct already is left out.
     """
     settings = spec.direct
     hkl, observed = _reflections(data, settings.d_star_max)
@@ -74,7 +74,8 @@ def direct_trials(data: Intensities, wanted: tuple[Kind, ...], spec: SolveSpec) 
         if group.preference < 1000 and _same_lattice(group.centring, data.centring):
             found += _of_group(group, data.cell, hkl, observed, factors, wanted, spec)
     found.sort(key=lambda trial: (round(trial.r_pct, 6), -trial.group.order, trial.group.preference))
-    same = {(round(trial.r_pct, 6), trial.group.spacegroup): trial for trial in reversed(found)}
+    near = [trial for trial in found if trial.r_pct <= spec.max_r_pct]
+    same = {(round(trial.r_pct, 6), trial.group.spacegroup): trial for trial in reversed(near)}
     return list(reversed(same.values()))[: settings.refined]
 
 
