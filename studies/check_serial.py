@@ -1,6 +1,7 @@
 """The study check-serial: serial indexing against the truth, by number of frames, by dose, and on to refinement.
 
-Writes check-serial/frames.csv, frames.svg, confidence.csv, convergence.csv and convergence.svg beside its figures.
+Writes check-serial/frames.csv, frames.svg, confidence.csv, convergence.csv, convergence.svg and convergence-flawed.csv
+beside its figures.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from nanoed.studies.compare import compare
 from nanoed.studies.findings import Finding, asked_parts
 from nanoed.studies.run import Given, given
 from nanoed.studies.serial import orientation_errors, usable_frames
-from nanoed.studies.serial_convergence import convergence_map
+from nanoed.studies.serial_convergence import THICKNESS_FACTORS, convergence_map
 from nanoed.studies.serial_figures import convergence_figure, frames_figure
 
 Progress = Callable[[str, int, int], None]
@@ -39,6 +40,16 @@ SEEDS = {"ito-03": 13, "ito-03 seed 2": 2}
 RIGHT_DEG = 0.5
 DOSES = (40.0, 8.0)
 """e/Å²/s, of 380 in the case, for the part confidence."""
+FLAWED = (
+    "experiment.protocol.n_frames=200",
+    "experiment.protocol.n_particles=24",
+    'experiment.particle={shape="cylinder", diameter_nm=9.5, length_nm=8.7}',
+    "experiment.instrument.flux_e_A2_s=38.0",
+    "experiment.flaws.mosaicity_deg=0.3",
+    "experiment.flaws.frame_scale_pct=default",
+    "experiment.flaws.fading_per_Me=default",
+)
+"""Particles of the part flawed: short cylinders, for the refinement's spheres."""
 LONE_FRAMES = 120
 BINS = (0.0, 0.6, 0.9, 0.95, 0.99, 1.0)
 
@@ -57,14 +68,14 @@ class Series:
 def findings(
     reference: Path, out: Path, parts: Sequence[str] | None, workers: int, progress: Progress | None
 ) -> list[Finding]:
-    """The figures of the asked parts: the two seeds, confidence, convergence. Raises InputError for others.
+    """The figures of the asked parts: the two seeds, confidence, convergence, flawed. Raises InputError for others.
 
     reference : not needed.  out : folder for check-serial/.
     """
     known: dict[str, Callable[[Path, int], Iterator[Finding]]] = {
         name: partial(_seed, name, seed) for name, seed in SEEDS.items()
     }
-    known |= {"confidence": _confidence, "convergence": _convergence}
+    known |= {"confidence": _confidence, "convergence": _convergence, "flawed": _flawed}
     folder = out / "check-serial"
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Finding] = []
@@ -199,21 +210,35 @@ def _confidence(folder: Path, workers: int) -> Iterator[Finding]:
 
 def _convergence(folder: Path, workers: int) -> Iterator[Finding]:
     """Dynamical refinement from orientations and thicknesses that are wrong by known amounts."""
+    table = _mapped(workers, (), THICKNESS_FACTORS)
+    table.to_csv(folder / "convergence.csv", index=False, float_format="%.6g")
+    convergence_figure(table, folder / "convergence.svg")
+    yield from _as_found(table, "")
+
+
+def _flawed(folder: Path, workers: int) -> Iterator[Finding]:
+    """The same for particles that are no spheres, bent more, seen with a tenth of the electrons and fading."""
+    table = _mapped(workers, FLAWED, (1.0,))
+    table.to_csv(folder / "convergence-flawed.csv", index=False, float_format="%.6g")
+    yield from _as_found(table, ", flawed particles")
+
+
+def _mapped(workers: int, overrides: Sequence[str], factors: Sequence[float]) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        series = simulated(work, workers)
+        series = simulated(work, workers, *overrides)
         spec = series.case.indexing.model_copy(update={"cell": series.told.cell})
         found = index(series.data, spec, work / "out", workers, model=series.told.model)
         mean_chord = 2 / 3 * float(np.median(found.oriented.diameter))
-        table = convergence_map(read_cif_pets(work / "out" / "frames.cif_pets"), mean_chord, series.told.model,
-                                series.case.refine, series.crystal, series.truth, workers)  # fmt: skip
-    table.to_csv(folder / "convergence.csv", index=False, float_format="%.6g")
-    convergence_figure(table, folder / "convergence.svg")
-    as_found = table[
-        (table["orientation_error_deg"] == 0) & (table["thickness_factor"] == 1) & table["tilts"]
-    ]
-    for _, row in as_found.iterrows():
-        name = f"{row['method']} on orientations as found"
+        return convergence_map(read_cif_pets(work / "out" / "frames.cif_pets"), mean_chord, series.told.model,
+                               series.case.refine, series.crystal, series.truth, workers, factors)  # fmt: skip
+
+
+def _as_found(table: pd.DataFrame, particles: str) -> Iterator[Finding]:
+    """Refinements whose orientations and thickness start as they were found, tilts refined."""
+    undisturbed = (table["orientation_error_deg"] == 0) & (table["thickness_factor"] == 1) & table["tilts"]
+    for _, row in table[undisturbed].iterrows():
+        name = f"{row['method']} on orientations as found{particles}"
         yield Finding(name, "R_obs, %", float(row["r_obs_pct"]))
         yield Finding(name, "max_dist, Å", float(row["max_dist_A"]))
 

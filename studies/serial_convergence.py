@@ -1,6 +1,6 @@
 """From where dynamical refinement of serial frames converges: orientations and thickness that start out wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,13 +39,15 @@ def convergence_map(
     crystal: Crystal,
     truth: Truth,
     workers: int,
+    factors: Sequence[float] = THICKNESS_FACTORS,
 ) -> pd.DataFrame:
     """One row per refinement: method, what was wrong at the start, whether tilts were refined, and what came out.
 
     data : frames as found.  thickness_A : mean thickness found.  spec : still frames, sphere.  model : start.
+    factors : of the thickness at the start.
     """
     rows = []
-    for method, error, factor, tilts in _trials():
+    for method, error, factor, tilts in _trials(factors):
         thickness = spec.thickness.model_copy(update={"start_A": factor * thickness_A})
         scale = KINEMATICAL_SCALE if method == "kinematical-frames" else 1.0
         chosen = spec.model_copy(
@@ -62,10 +64,10 @@ def convergence_map(
     return pd.DataFrame(rows)
 
 
-def _trials() -> Iterator[tuple[str, float, float, bool]]:
+def _trials(factors: Sequence[float]) -> Iterator[tuple[str, float, float, bool]]:
     """Method, orientation error, thickness factor, whether tilts are refined."""
     for error in TILT_ERRORS_DEG:
-        for factor in THICKNESS_FACTORS:
+        for factor in factors:
             yield "dynamical", error, factor, True
         yield "dynamical", error, 1.0, False
         yield "kinematical-frames", error, 1.0, True

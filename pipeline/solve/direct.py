@@ -115,7 +115,7 @@ def _arrangements(
         own = _placements(sites.multiplicity, n, settings.max_placements)
         if not own:
             return
-        g = np.array([sites.sums[list(rows)].sum(axis=0) for rows in own]) * factor
+        g = _sums(sites, own) * factor
         r = residuals(f[: max(1, settings.max_trials // len(own))], g, observed)
         best = np.argsort(r, axis=None, kind="stable")[: settings.kept]
         first, second = np.divmod(best, len(own))
@@ -128,6 +128,19 @@ def _arrangements(
         if len(set(taken)) == len(taken) and seen[wyckoff] < settings.per_wyckoff:
             seen[wyckoff] += 1
             yield rows, r_value
+
+
+def _sums(sites: Sites, placements: Sequence[tuple[int, ...]]) -> Complex:
+    """(n, reflections) geometric structure factors of n sets of sites."""
+    out = np.empty((len(placements), sites.sums.shape[1]), np.complex128)
+    size = np.array([len(rows) for rows in placements])
+    for k in np.unique(size):
+        which = np.flatnonzero(size == k)
+        rows = np.array([placements[int(i)] for i in which])
+        out[which] = sites.sums[rows[:, 0]]
+        for column in rows.T[1:]:
+            out[which] += sites.sums[column]
+    return out
 
 
 def _placements(multiplicity: Index, atoms: float, most: int) -> list[tuple[int, ...]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import ConvergenceError, InputError
 
 Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,22 +86,37 @@ def _trials(problem: Problem, pool: ThreadPoolExecutor, progress: Progress | Non
 def _starts(
     problem: Problem, pool: ThreadPoolExecutor, progress: Progress | None
 ) -> tuple[list[Start], list[Attempt]]:
-    """All starts, the most symmetric first, and what became of as many as give `solutions` structures."""
-    spec, starts = problem.spec, []
-    for begun in pool.map(lambda number: start(problem, number), range(spec.starts)):
-        starts.append(begun)
-        if progress is not None:
-            progress("charge flipping", len(starts), spec.starts)
-    ranked = sorted(starts, key=lambda s: (-s.laue_agreement, s.number))
+    """Starts in batches, the most symmetric of each first, and what became of them, until the answer is settled."""
+    spec = problem.spec
+    ranked: list[Start] = []
     attempts: list[Attempt] = []
-    for first in range(0, len(ranked), spec.solutions):
-        attempts += pool.map(lambda s: from_start(problem, s), ranked[first : first + spec.solutions])
-        if progress is not None:
-            progress("structures", len(attempts), len(ranked))
-        structures = [a.structure for a in attempts if a.structure is not None]
-        if sum(s.r_pct <= spec.max_r_pct for s in structures) >= spec.solutions:
-            break
+    for batch in _parts(range(spec.starts), 2 * spec.solutions):
+        begun = list(pool.map(lambda number: start(problem, number), batch))
+        begun.sort(key=lambda s: (-s.laue_agreement, s.number))
+        ranked += begun
+        for few in _parts(begun, spec.solutions):
+            attempts += pool.map(lambda s: from_start(problem, s), few)
+            if progress is not None:
+                progress("charge flipping", len(ranked), spec.starts)
+            if _settled(attempts, spec):
+                return ranked, attempts
     return ranked, attempts
+
+
+def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Successive parts of at most `size` items."""
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def _settled(attempts: list[Attempt], spec: SolveSpec) -> bool:
+    """Whether `solutions` starts gave the best structure's group with R within r_tolerance of the lowest."""
+    structures = [a.structure for a in attempts if a.structure is not None]
+    best = best_of(structures, spec)
+    if best is None:
+        return False
+    limit = spec.symmetry.r_tolerance * min(s.r_pct for s in structures)
+    same = [s for s in structures if s.r_pct <= limit and s.group.spacegroup == best.group.spacegroup]
+    return len(same) >= spec.solutions
 
 
 def _table(trials: list[Attempt], ranked: list[Start], attempts: list[Attempt]) -> pd.DataFrame:

@@ -95,8 +95,8 @@ class SolveSpec(Part):
     shared : elements that share sites in the ratio of the composition, for instance [["Mg", "Ti"]].
     laue : Laue class of the data; None: that in which they were merged.
     d_star_max : resolution limit, 1/Å.
-    seed : random phases follow from it.  starts : random starts.  solutions : structures that are enough; densities
-        are made structures from the most symmetric on until there are so many.
+    seed : random phases follow from it.  starts : most random starts.  solutions : starts that give the same structure,
+        after which no more are made; they come in batches of twice as many, the most symmetric densities first.
     max_r_pct : R(all) of the kinematical refinement above which a structure is no solution; dynamical effects
         leave 10-30 (B), a wrong structure 45 and more.
     factors : table of scattering factors of the kinematical refinement.

@@ -192,6 +192,10 @@ def _refined(candidate: Candidate, origin: Array, hkl: Index, f: Complex) -> Sym
     lookup = np.zeros(map_shape(hkl), np.complex128)
     lookup[tuple(hkl.T)] = f
     identity = np.eye(3)
+    one = (
+        hkl @ np.array([1_000_000, 1_000, 1]) > 0
+    )  # of each pair of Friedel mates, whose terms are conjugates
+    hkl, f, power = hkl[one], f[one], np.abs(f[one]) ** 2
     products = [f.conj() * lookup[tuple((hkl @ r).T)] for r in candidate.rotations]
     totals = [np.abs(p).sum() for p in products]
 
@@ -208,7 +212,6 @@ def _refined(candidate: Candidate, origin: Array, hkl: Index, f: Complex) -> Sym
 
     fit = minimize(disagreement, np.zeros(3), method="BFGS")
     place = origin + np.asarray(fit.x)
-    power = np.abs(f) ** 2
     centred = [(power * np.cos(2 * np.pi * (hkl @ c))).sum() / power.sum() for c in candidate.centring[1:]]
     names = [_triplet(np.eye(3, dtype=np.int64), c) for c in candidate.centring[1:]]
     names += [_triplet(r, w) for r, w in zip(candidate.rotations, candidate.translations, strict=True)]
