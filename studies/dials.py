@@ -160,11 +160,15 @@ def compared(
     observed = (table[list(answers)] > 3 * table[[f"{p} sigma" for p in answers]].to_numpy()).all(axis=1)
     for row, program in zip(rows, answers, strict=True):
         row["common"] = len(table)
-        row["corr"] = float(np.corrcoef(table[program], table["T"])[0, 1])
+        row["corr"] = _correlation(table[program], table["T"])
         strong = table[observed]
         row["observed_by_both"] = len(strong)
-        row["corr_ln"] = float(np.corrcoef(np.log(strong[program]), np.log(strong["T"]))[0, 1])
+        row["corr_ln"] = _correlation(np.log(strong[program]), np.log(strong["T"]))
     return rows, table
+
+
+def _correlation(found: pd.Series, true: pd.Series) -> float:
+    return float(np.corrcoef(found, true)[0, 1]) if len(found) > 2 else float("nan")
 
 
 def _lattice_row(name: str, program: str, answer: Answer, truth: Truth, factor: float) -> dict[str, object]:
