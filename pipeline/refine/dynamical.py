@@ -219,12 +219,13 @@ def _parameter_table(problem: Problem, state: State, su: Array) -> pd.DataFrame:
     """name, value, su; the body's diameter as such, its change with the stage angle as coefficients of its log."""
     p, size = len(state.values), float(np.exp(state.sizes[0]))
     n_terms = problem.spec.thickness.angle_terms
+    values, of_values = problem.parameters.shown(np.asarray(state.values, np.float64), su[:p])
     terms = [f"log_diameter_{k}" for k in range(1, n_terms + 1)]
     return pd.DataFrame(
         {
             "name": [*problem.parameters.names, "diameter_A", *terms],
-            "value": [*state.values, size, *state.sizes[1 : n_terms + 1]],
-            "su": [*su[:p], su[p] * size, *su[p + 1 : p + n_terms + 1]],
+            "value": [*values, size, *state.sizes[1 : n_terms + 1]],
+            "su": [*of_values, su[p] * size, *su[p + 1 : p + n_terms + 1]],
         }
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nanoed.pipeline.refine.normal import blocks_of, cost_of, predicted_gain, solve
+from nanoed.pipeline.refine.normal import Block, blocks_of, cost_of, predicted_gain, solve
 from nanoed.pipeline.refine.orientations import descended, limited
 from nanoed.pipeline.refine.problem import Problem, State
 from nanoed.sim.physics.errors import ConvergenceError
@@ -28,7 +28,6 @@ NO_WORSE, MUCH_WORSE = 1 + 1e-9, 1.03
 """A step may not raise the sum of squares; a frame whose own rises by more than this has lost its tilts."""
 POOR = 0.25
 """A step that gains less than this share of what the linear model promises was too long."""
-UNDETERMINED = "the frames do not determine all parameters; try fewer parameters, or more frames"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +77,7 @@ def gauss_newton(
         try:
             full, _, normal = solve(blocks, problem.working, tilts, 0.0, outside)
         except np.linalg.LinAlgError:
-            raise ConvergenceError(UNDETERMINED) from None
+            raise ConvergenceError(_undetermined(problem, blocks, restrained.normal)) from None
         covariance = np.linalg.pinv(normal, hermitian=True)
         su = _uncertainties(problem, point, covariance)
         shift = float(np.max(np.abs(full) / su))
@@ -105,6 +104,14 @@ def gauss_newton(
         f"dynamical refinement did not settle in {problem.spec.max_cycles} cycles (largest shift/su {shift:.2g}, "
         f"wR {_wr(problem, point):.1f} %); try a better start model, another thickness model or start_A"
     )
+
+
+def _undetermined(problem: Problem, blocks: list[Block], outside: Array) -> str:
+    """What to say where the normal matrix is singular: the parameters that nothing depends on, if there are such."""
+    own = np.diag(np.sum([b.gg for b in blocks], axis=0) + outside)[: len(problem.parameters.names)]
+    lost = [n for n, d in zip(problem.parameters.names, own, strict=True) if d <= 1e-14 * own.max()]
+    what = f"{', '.join(lost)} as it stands" if lost else "all parameters"
+    return f"the frames do not determine {what}; try fewer parameters, or more frames"
 
 
 def _damped_anew(damping: float, better: bool, poor: bool) -> float:

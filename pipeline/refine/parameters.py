@@ -37,7 +37,7 @@ U_NAMES = ("U11", "U22", "U33", "U12", "U13", "U23")
 LARGEST_STEP_A, LARGEST_STEP_A2 = 0.15, 0.01
 """One cycle moves no atom further (Å) and no U by more (Å²): beyond it the derivatives say nothing."""
 MOSAICITY, TWIN, ABSORPTION = "mosaicity_deg", "twin_fraction", "absorption"
-LARGEST_EXTRA_STEP = {MOSAICITY: 0.05, TWIN: 0.2, ABSORPTION: 0.1}
+LARGEST_EXTRA_STEP = {MOSAICITY: 0.3, TWIN: 0.2, ABSORPTION: 0.1}
 OFF_LATTICE = 0.1
 """An index of a twin's second domain further than this from a whole number is no reflection of it."""
 UNCONSTRAINED, UNRESTRAINED = ConstraintSpec(), Restraints()
@@ -50,7 +50,7 @@ class Parameters:
 
     names : of the parameters.  start : (p,) values.  jacobian : (n, 11, p), derivative of every site's
     SITE_QUANTITIES (fractional, Å²); values v stand for the site quantities of `crystal` plus jacobian @ (v - start).
-    Parameters of no site (LARGEST_EXTRA_STEP names them) have columns of zeros.
+    Parameters of no site (LARGEST_EXTRA_STEP names them) have columns of zeros; the mosaicity's value is its log.
     """
 
     crystal: Crystal
@@ -67,6 +67,16 @@ class Parameters:
         """Residuals (m,) of the restraints in units of their s.u., and derivatives (m, p) of what they restrain."""
         residual, slope = self.restraints.evaluate(self.apply(values))
         return residual, np.einsum("mnq,nqp->mp", slope, self.jacobian)
+
+    def shown(self, values: Array, su: Array) -> tuple[Array, Array]:
+        """Values and s.u. (p,) as they are told: the mosaicity itself in place of its log."""
+        place = self.place(MOSAICITY)
+        if place is None:
+            return values, su
+        told, told_su = values.copy(), su.copy()
+        told[place] = np.exp(values[place])
+        told_su[place] = told[place] * su[place]
+        return told, told_su
 
     def limited(self, step: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """The step (p,), shortened as a whole where it would carry an atom or a U too far."""
@@ -122,10 +132,10 @@ def parameters_of(model: Crystal, spec: RefineSpec, by_frames: bool = True) -> P
 
 
 def extra_parameters(spec: RefineSpec) -> dict[str, float]:
-    """Name and start value of refined parameters that no site has."""
+    """Name and start value of refined parameters that no site has; of the mosaicity the log."""
     twin = spec.twin
     asked = {
-        MOSAICITY: (spec.refine_mosaicity, spec.mosaicity_deg),
+        MOSAICITY: (spec.refine_mosaicity, float(np.log(max(spec.mosaicity_deg, 1e-300)))),
         TWIN: (twin is not None and twin.refine, 0.0 if twin is None else twin.fraction),
         ABSORPTION: (spec.refine_absorption, spec.absorption),
     }

@@ -19,8 +19,8 @@ from nanoed.sim.physics.bloch import PotentialTable, potential_table
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
 T = TypeVar("T")
-SMALLEST_SPREAD = 1e-5
-"""rad; a refined mosaicity does not fall below it."""
+SMALLEST_SPREAD, SPREAD_RANGE = 1e-5, 2.0
+"""rad, below which a mosaic is none; and how far a spread may move before its sampling is made anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,9 +121,17 @@ class Problem:
         return fixed if place is None else float(values[place])
 
     def _spread(self, state: State) -> Spread | None:
-        """Spread of orientations, rad, and the one that fixes the sampling; None: a perfect crystal."""
-        now, at = (self._extra(s.values, MOSAICITY, self.spec.mosaicity_deg) for s in (state, self.at))
-        return None if at <= 0 else (max(np.radians(now), SMALLEST_SPREAD), float(np.radians(at)))
+        """Spread of orientations, rad, and the one that fixes the sampling; None: a perfect crystal.
+
+        The sampling serves spreads within a factor SPREAD_RANGE of the one that it was made for.
+        """
+        place = self.parameters.place(MOSAICITY)
+        if place is None and self.spec.mosaicity_deg == 0:
+            return None
+        fixed = float(np.log(max(self.spec.mosaicity_deg, 1e-300)))
+        now, at = (np.radians(np.exp(self._extra(s.values, MOSAICITY, fixed))) for s in (state, self.at))
+        at = max(float(at), SMALLEST_SPREAD)
+        return float(np.clip(now, at / SPREAD_RANGE, at * SPREAD_RANGE)), at
 
     def _domains(self, state: State) -> list[tuple[float, Engine, NDArray[np.float64]]]:
         """Volume, engine and law of every domain of a twin; one without."""
@@ -180,9 +188,9 @@ class Problem:
             return found, slope
         slope[elsewhere] = 0.0
         place = self.parameters.place(MOSAICITY)
-        if place is not None:
+        if place is not None and spread is not None:
             by_spread, _ = engine.intensities(*common, False, spread, by_spread=True)
-            slope[:, place] = np.where(elsewhere, 0.0, np.radians(by_spread))
+            slope[:, place] = np.where(elsewhere, 0.0, spread[0] * by_spread)
         by_size = np.outer(slope[:, -1], basis(frame, len(state.sizes)))
         return found, np.hstack([slope[:, :-3], by_size, slope[:, -3:-1]])
 

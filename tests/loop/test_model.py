@@ -13,12 +13,14 @@ from nanoed.pipeline.refine.cif import refined_document
 from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.frames import Engine, frames_of
 from nanoed.pipeline.refine.kinematical import refine_kinematical
+from nanoed.pipeline.refine.neighbours import bound_to
 from nanoed.pipeline.refine.normal import blocks_of, scale_of, solve
 from nanoed.pipeline.refine.parameters import parameters_of
 from nanoed.pipeline.refine.problem import Problem, State
 from nanoed.pipeline.refine.uncertainties import frame_uncertainties
 from nanoed.pipeline.spec import RefineSpec
 from nanoed.sim.physics.electron import wavelength_A
+from nanoed.sim.physics.errors import ConvergenceError
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.scattering import reflections_within, structure_factors, unique_reflections
 
@@ -72,7 +74,7 @@ def problem_of(data: PetsData) -> tuple[Problem, State]:
     parameters = parameters_of(shipped("quartz"), SPEC)
     values = parameters.start.copy()
     for name, value in TRUE.items():
-        values[parameters.names.index(name)] = value
+        values[parameters.names.index(name)] = np.log(value) if name == "mosaicity_deg" else value
     state = State(values, np.array([np.log(SIZE_A), *OFF]), np.zeros((len(OFF), 2)))
     engine = Engine(
         data.ub, SPEC.thickness, "precession", SPEC.d_star_max, SPEC.s_g_max, SPEC.n_azimuth, SPEC.s_g_taper
@@ -179,3 +181,27 @@ def test_restraints_count_as_observations() -> None:
     assert misfit > 4
     assert "gof_restrained" not in free.statistics
     assert np.linalg.norm(held.crystal.xyz - free.crystal.xyz) > 1e-3
+
+
+def test_restraints_pull_a_dynamical_refinement(made: PetsData) -> None:
+    """A bond that should be 1.63 Å to 0.0001 Å is longer than the frames alone make it, and both sides see it."""
+    fixed = {"refine_mosaicity": False, "mosaicity_deg": 0.25, "refine_absorption": False, "absorption": 0.06}
+    plain = SPEC.model_copy(update={"settled": 0.1} | fixed)
+    bonds = {"bonds": [{"atoms": ["Si1", "O1"], "length_A": 1.63, "su_A": 1e-4}]}
+    held = RefineSpec.model_validate(plain.model_dump() | {"restraints": bonds})
+    free, pulled = (refine_dynamical(made, shipped("quartz"), spec) for spec in (plain, held))
+    lengths = [np.mean([b.length for b in bound_to(r.crystal, 0)]) for r in (free, pulled)]
+    assert lengths[0] == pytest.approx(np.mean([b.length for b in bound_to(shipped("quartz"), 0)]), abs=1e-3)
+    assert lengths[1] > lengths[0] + 2e-3
+    s = pulled.statistics
+    assert s["n_restraints"] == 2
+    assert s["gof_restrained"] > 1.1 * free.statistics["gof"]
+    assert s["r_all_pct"] > free.statistics["r_all_pct"]
+
+
+def test_parameters_that_nothing_depends_on_are_named(made: PetsData) -> None:
+    empty = replace(shipped("quartz"), occupancy=np.array([1.0, 0.0]))
+    with pytest.raises(
+        ConvergenceError, match=r"do not determine O1\.x, O1\.y, O1\.z, O1\.U_iso as it stands"
+    ):
+        refine_dynamical(made, empty, SPEC)
