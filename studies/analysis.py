@@ -209,7 +209,7 @@ def _cell_beside(hkl: Path) -> Cell | None:
         try:
             a, b, c, alpha, beta, gamma = json.loads(record.read_text("utf-8"))["statistics"]["cell"]
             return float(a), float(b), float(c), float(alpha), float(beta), float(gamma)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError("not the record of a reduction", file=record, field="cell") from error
     return read_ins(instructions).cell if instructions.is_file() else None
 

@@ -25,7 +25,7 @@ from matplotlib.image import imread
 from nanoed.pipeline.page.html import Cell, Download, Page, Section, Table, render
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies import figures, tables
-from nanoed.studies.figure_tables import FOLDER
+from nanoed.studies.figure_tables import FOLDER, TABLES
 from nanoed.studies.page_parts import Source, cell, plain, replace
 from nanoed.studies.sections import sections_section
 from nanoed.studies.size_report import size_report
@@ -56,6 +56,8 @@ def report(run_dir: Path, pdf: bool = False) -> Path:
     published = _mapping(run, "published")
     sections = [_results_section(results, published)]
     source = Source(run_dir, results, published, pdf)
+    for name in TABLES:  # what cannot be read is found before anything is drawn
+        source.table(name)
     for build in BUILDERS:
         section = build(source)
         if section is not None:
@@ -73,7 +75,7 @@ def report(run_dir: Path, pdf: bool = False) -> Path:
 def _read_run(path: Path) -> dict[str, Any]:
     try:
         run = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"not the record of a run ({error})", file=path) from error
     if not isinstance(run, dict):
         raise InputError("not the record of a run", file=path, allowed="a JSON object")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ Array = NDArray[np.float64]
 CENTRING = {1: "P", 2: "I", 3: "R", 4: "F", 5: "A", 6: "B", 7: "C"}
 COMMANDS = frozenset({"UNIT", "ZERR", "TWIN", "MOVE", "GRID", "LIST"})
 """Those with an integer and numbers behind it, as an atom has."""
+MOST = 1e6
+"""Size of a number in such a file."""
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 
 
@@ -58,7 +61,7 @@ def read_shelx_model(path: str | Path) -> Crystal:
 def _take(found: _Lines, cells: list[str]) -> None:
     command = cells[0].upper()[:4] if cells else ""
     if command == "CELL":
-        found.cell = [float(v) for v in cells[1:8]]
+        found.cell = [_number(v) for v in cells[1:8]]
     elif command == "LATT":
         found.lattice = int(cells[1])
     elif command == "SYMM":
@@ -67,9 +70,18 @@ def _take(found: _Lines, cells: list[str]) -> None:
         names = cells[1:] if all(c[0].isalpha() for c in cells[1:]) else cells[1:2]
         found.elements += [name.capitalize() for name in names]
     elif command == "FVAR":
-        found.variables += [float(v) for v in cells[1:]]
+        found.variables += [_number(v) for v in cells[1:]]
     elif command not in COMMANDS and len(cells) > 4 and cells[1].isdigit() and _numbers(cells[2:5]):
-        found.atoms.append((cells[0], int(cells[1]), [float(v) for v in cells[2:13]]))
+        if not (cells[0].isascii() and cells[0].isprintable()):
+            raise ValueError("not a name")
+        found.atoms.append((cells[0], int(cells[1]), [_number(v) for v in cells[2:13]]))
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not abs(value) < MOST:
+        raise ValueError(f"{text} is out of range")
+    return value
 
 
 def _numbers(cells: list[str]) -> bool:
@@ -85,19 +97,34 @@ def _crystal(found: _Lines, path: Path) -> Crystal:
     wrong = [name for name, number, _ in found.atoms if not 0 < number <= len(found.elements)]
     if wrong:
         raise InputError("no such scattering factor", file=path, field="SFAC", value=wrong[0])
+    strange = [name for name in found.elements if gemmi.Element(name).name != name or name == "X"]
+    if strange:
+        raise InputError("unknown element", file=path, field="SFAC", value=strange[0])
     group = _space_group(found, path)
     values = [[_resolved(v, found.variables, path) for v in numbers] for _, _, numbers in found.atoms]
     elements = tuple(found.elements[number - 1] for _, number, _ in found.atoms)
     a, b, c, alpha, beta, gamma = found.cell[1:]
     none = np.zeros(len(values)), np.full((len(values), 6), np.nan)
     crystal = Crystal(
-        path.stem, (a, b, c, alpha, beta, gamma), str(group.xhm()), tuple(name for name, _, _ in found.atoms),
+        path.stem, (a, b, c, alpha, beta, gamma), str(group.xhm()), _told_apart(name for name, _, _ in found.atoms),
         elements, np.array([v[:3] for v in values]), np.array([v[3] if len(v) > 3 else 1.0 for v in values]),
         *none,
     )  # fmt: skip
     u_iso, u_ij = _displacements(elements, values, equivalent_weights(crystal))
     whole = crystal.occupancy * len(crystal.rotations) / crystal.multiplicities
     return replace(crystal, occupancy=whole, u_iso=u_iso, u_ij=u_ij)
+
+
+def _told_apart(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, those that came before (in another residue, say) with a number behind them."""
+    labels: list[str] = []
+    for name in names:
+        label, number = name, 1
+        while label in labels:
+            number += 1
+            label = f"{name}_{number}"
+        labels.append(label)
+    return tuple(labels)
 
 
 def _space_group(found: _Lines, path: Path) -> gemmi.SpaceGroup:

@@ -235,14 +235,14 @@ def _add_sites(block: gemmi.cif.Block, refinement: Refinement) -> None:
         of_site, multiplicity = su["occupancy"][i], str(crystal.multiplicities[i])
         occupancy = with_su(crystal.occupancy[i], of_site) if of_site > 0 else f"{crystal.occupancy[i]:g}"
         kind = "Uiso" if np.isnan(crystal.u_ij[i]).any() else "Uani"
-        loop.add_row([label, crystal.elements[i], *xyz, occupancy, kind, u_iso, multiplicity])
+        loop.add_row([gemmi.cif.quote(label), crystal.elements[i], *xyz, occupancy, kind, u_iso, multiplicity])
     aniso = np.flatnonzero(~np.isnan(crystal.u_ij).any(axis=1))
     if len(aniso):
         tags = ["label", *(f"U_{ij}" for ij in ("11", "22", "33", "12", "13", "23"))]
         loop = block.init_loop("_atom_site_aniso_", tags)
         for site in aniso:
             values = zip(crystal.u_ij[site], su["u_ij"][site], strict=True)
-            loop.add_row([crystal.labels[site], *(with_su(u, s) for u, s in values)])
+            loop.add_row([gemmi.cif.quote(crystal.labels[site]), *(with_su(u, s) for u, s in values)])
 
 
 def _add_twin(block: gemmi.cif.Block, refinement: Refinement) -> None:
@@ -267,7 +267,8 @@ def _add_bonds(block: gemmi.cif.Block, refinement: Refinement) -> None:
     if found:
         loop = block.init_loop("_geom_bond_", tags)
         for bond in found:
-            loop.add_row([bond.first, bond.second, with_su(bond.length_A, bond.su_A, 4), bond.symmetry, "?"])
+            names = (gemmi.cif.quote(name) for name in (bond.first, bond.second))
+            loop.add_row([*names, with_su(bond.length_A, bond.su_A, 4), bond.symmetry, "?"])
 
 
 def _add_frames(block: gemmi.cif.Block, refinement: Refinement) -> None:

@@ -132,6 +132,6 @@ def _laue_of_reduction(path: Path) -> Index | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         merged_in = record["settings"] | record.get("statistics", {})  # found where it was not given
         spec = ReduceSpec(laue=merged_in["laue"], spacegroup=merged_in["spacegroup"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError("not the record of a reduction", file=path, field="settings") from error
     return laue_rotations(spec.laue_class, spec.spacegroup)

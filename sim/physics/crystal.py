@@ -265,10 +265,10 @@ def structure_block(crystal: Crystal) -> gemmi.cif.Document:
     for i, label in enumerate(crystal.labels):
         numbers = [repr(float(v)) for v in (*crystal.xyz[i], crystal.occupancy[i])]
         kind = "Uani" if aniso[i] else "Uiso"
-        loop.add_row([label, crystal.elements[i], *numbers, kind, repr(float(crystal.u_iso[i]))])
+        loop.add_row([gemmi.cif.quote(label), crystal.elements[i], *numbers, kind, repr(float(crystal.u_iso[i]))])
     if any(aniso):
         tags = ["label", *(f"U_{ij}" for ij in ("11", "22", "33", "12", "13", "23"))]
         loop = block.init_loop("_atom_site_aniso_", tags)
         for j in (i for i, found in enumerate(aniso) if found):
-            loop.add_row([crystal.labels[j], *(repr(float(v)) for v in crystal.u_ij[j])])
+            loop.add_row([gemmi.cif.quote(crystal.labels[j]), *(repr(float(v)) for v in crystal.u_ij[j])])
     return document

@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)
 NAMES = (
     *("cif", "cif_pets", "hkl", "ins", "smv", "tiff", "pts", "mrc", "dataset", "nxmx", "toml"),
-    *("truth-json", "truth-h5"),
+    *("model", "record", "study", "truth-json", "truth-h5"),
 )
 ENGINES = ("hypothesis", "atheris")
 SECONDS = 10

@@ -79,6 +79,24 @@ def inss() -> list[bytes]:
     ]
 
 
+def models() -> list[bytes]:
+    """Atoms in the manner of SHELX: free variables, isotropic, anisotropic and riding displacements."""
+    atoms = (
+        "Ti1 1 0.1289 0.0972 0.8628 11.0 0.005",
+        "O1 2 0.0095 0.1491 0.1835 21.0 0.006 0.005 0.007 =\n  0.001 -0.001 0.0",
+        "H1 3 0.3 0.4 0.5 -21.0 -1.2",
+    )
+    head = "TITL t\nCELL 0.0251 9.184 5.447 5.145 90 90 90\nLATT 1\n"
+    symmetry = "SYMM 0.5-X,-Y,0.5+Z\nSYMM -X,0.5+Y,0.5-Z\nSYMM 0.5+X,0.5-Y,-Z\n"
+    rest = "SFAC TI O H\nUNIT 8 16 1\nFVAR 1.0 0.5\n" + "\n".join(atoms) + "\nHKLF 4\nEND\n"
+    return [(head + symmetry + rest).encode()]
+
+
+def studies() -> list[bytes]:
+    """Shipped grids."""
+    return [(HERE / "sweeps" / "shipped" / f"{name}.toml").read_bytes() for name in ("cell", "engines")]
+
+
 def smvs() -> list[bytes]:
     made = []
     for protocol in ("precession", "continuous_rotation"):

@@ -1,5 +1,6 @@
 """Every reader with its law: a file is refused in one line, or what was read survives writing and reading again."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,16 @@ from nanoed.pipeline.io.cif_pets import read_cif_pets, write_cif_pets
 from nanoed.pipeline.io.foreign import ImportSpec, find_frames, import_frames
 from nanoed.pipeline.io.hkl import read_hkl, write_hkl
 from nanoed.pipeline.io.ins import read_ins
+from nanoed.pipeline.io.shelx_model import read_shelx_model
 from nanoed.pipeline.io.tiff_pets import pts_text, read_pts, read_tiff
+from nanoed.pipeline.solve.data import _laue_of_reduction
 from nanoed.sim.dataset import open_dataset
 from nanoed.sim.physics.crystal import Crystal, read_cif, write_cif
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.truth import read_truth, write_truth
+from nanoed.studies.analysis import _cell_beside
 from nanoed.studies.case import load_case
+from nanoed.studies.sweeps.grid import load_study
 
 EVERYTHING = ImportSpec(
     voltage_kv=200.0,
@@ -73,7 +78,11 @@ def finite(*arrays: Any) -> None:
 
 
 def _cif(path: Path) -> None:
-    first = read_cif(path)
+    _as_cif(read_cif(path), path)
+
+
+def _as_cif(first: Crystal, path: Path) -> None:
+    """A crystal survives as CIF, whatever it was read from."""
     copy = path.with_name("again.cif")
     write_cif(first, copy)
     second = again(read_cif, copy)
@@ -133,6 +142,30 @@ def _ins(path: Path) -> None:
     second = again(read_ins, copy)
     assert (first.cell, first.wavelength) == (second.cell, second.wavelength)
     assert np.array_equal(first.rotations, second.rotations)
+
+
+def _model(path: Path) -> None:
+    _as_cif(read_shelx_model(path), path)
+
+
+def _record(path: Path) -> None:
+    """The parts of reduction.json that other commands read."""
+    cell = _cell_beside(path.with_name("merged.hkl"))
+    rotations = _laue_of_reduction(path)
+    finite(cell)
+    assert rotations is not None
+    settings = json.loads(path.read_text("utf-8"))["settings"]
+    document = {"settings": settings, "statistics": {"cell": cell}}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert again(_cell_beside, path.with_name("merged.hkl")) == cell
+    assert np.array_equal(again(_laue_of_reduction, path), rotations)
+
+
+def _study(path: Path) -> None:
+    study = load_study(str(path))
+    copy = path.with_name("again.toml")
+    copy.write_text(study.toml(), encoding="utf-8")
+    assert again(lambda path: load_study(str(path)), copy).toml() == study.toml()
 
 
 def _frames(path: Path, spec: ImportSpec = EVERYTHING) -> None:
@@ -232,6 +265,15 @@ TARGETS: dict[str, Target] = {
     "nxmx": Target("foreign.h5", seeds.nxmx, _frames, ("TREE", "SNOD", "HEAP", "OHDR", "\xff" * 8)),
     "toml": Target(
         "a.toml", seeds.tomls, _toml, ("[experiment]", "nan", "inf", "1e999", "extends = ", "kind", '"off"')
+    ),
+    "model": Target(
+        "a.res", seeds.models, _model, ("SFAC ", "FVAR ", "SYMM ", "LATT 7", "nan", "31.0", "-11.0", "=")
+    ),
+    "record": Target(
+        "reduction.json", seeds.records, _record, ("NaN", "Infinity", "1e999", "null", "-3m", "[" * 99)
+    ),
+    "study": Target(
+        "a.toml", seeds.studies, _study, ("[[block]]", "[block.axes.x]", "seeds = ", "skip", "nan", '"off"')
     ),
     "truth-json": Target(
         "truth.json", lambda: seeds.truths("truth.json"), _truth, ("NaN", "Infinity", "1e999", "[")

@@ -43,6 +43,11 @@ def test_a_damaged_file_is_refused_in_one_line_or_survives(name: str, tmp_path: 
     held()
 
 
+def test_the_command_knows_every_target() -> None:
+    text = (REPO / "tests" / "fuzz" / "__main__.py").read_text()
+    assert all(f'"{name}"' in text for name in TARGETS)
+
+
 @pytest.mark.parametrize(
     "reader",
     [
