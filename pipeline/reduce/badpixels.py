@@ -149,7 +149,8 @@ def wide_lines(sums: Array, spec: MaskSpec) -> Mask:
 def odd_lines(total: Array, gain: float, spec: MaskSpec) -> Mask:
     """(ny,) True for rows that count much more or less than the rows around them, along most of their length.
 
-    total : (ny, nx) counts. A row stands by the median over its pieces of their counts over those of rows near by.
+    total : (ny, nx) counts. A row stands by the median over its pieces of their counts over those of rows near by, and
+    by more than `significance` times the spread of that over all rows: without a background rows differ by their spots.
     """
     pieces = np.array_split(np.arange(total.shape[1]), max(8, total.shape[1] // 32))
     sums = np.array([np.minimum(total[:, p], 4 * np.median(total[:, p], axis=1, keepdims=True)).sum(axis=1)
@@ -160,7 +161,9 @@ def odd_lines(total: Array, gain: float, spec: MaskSpec) -> Mask:
     used = enough.sum(axis=1) >= 0.5 * len(pieces)
     middle = np.ones(len(total))
     middle[used] = np.nanmedian(ratio[used], axis=1)
-    return np.abs(np.log(np.maximum(middle, 1e-9))) > np.log(spec.odd_ratio)
+    off = np.abs(np.log(np.maximum(middle, 1e-9)))
+    spread = 1.4826 * float(np.median(off[used])) if used.any() else 0.0
+    return off > max(float(np.log(spec.odd_ratio)), spec.significance * spread)
 
 
 def filled(frame: Array, bad: Mask) -> Array:
