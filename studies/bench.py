@@ -3,10 +3,9 @@
 import csv
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter, process_time
-from typing import Any
+from time import process_time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,34 +22,14 @@ from nanoed.sim.physics.thickness import chord_distribution
 from nanoed.sim.setup import Setup, prepare
 from nanoed.studies import peers
 from nanoed.studies.analysis import Progress
+from nanoed.studies.bench_bloch import engine
 from nanoed.studies.case import Case
 from nanoed.studies.run import run_case
+from nanoed.studies.timing import Timing, best_of
 
 Array = NDArray[np.float64]
 BLOCK = 512
 """Side of the square matrices whose product measures the speed of arithmetic."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """One kernel or stage: what it worked on, its seconds, and the seconds below which it cannot go."""
-
-    kernel: str
-    size: str
-    seconds: float
-    floor: float | None = None
-    floor_is: str = ""
-
-    def cells(self) -> tuple[str, ...]:
-        """The timing as cells of a table."""
-        if self.floor is None:
-            return (self.kernel, self.size, f"{self.seconds:.3g}", "", "", "")
-        ratio = f"{self.seconds / self.floor:.1f}"
-        return (self.kernel, self.size, f"{self.seconds:.3g}", f"{self.floor:.3g}", ratio, self.floor_is)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The timing as JSON-ready values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +60,7 @@ def bench(case: Case, stages: bool, progress: Progress | None = None) -> list[Ti
     """Time the kernels on the middle frame of a case, one core, and the stages of a whole run of it."""
     frame = middle_frame(case)
     with threadpool_limits(1):
-        timings = kernels(frame) + multislice()
+        timings = kernels(frame) + engine() + multislice()
     return timings + (run_stages(case, frame, progress) if stages else [])
 
 
@@ -179,17 +158,6 @@ def matrix_product_seconds(times: int = 20) -> float:
             a @ a
             taken.append(process_time() - began)
     return max(min(taken), 1e-6)
-
-
-def best_of(work: Callable[[], object], times: int) -> float:
-    """Shortest wall time of `times` calls after one that warms up, seconds."""
-    work()
-    taken = []
-    for _ in range(times):
-        began = perf_counter()
-        work()
-        taken.append(perf_counter() - began)
-    return min(taken)
 
 
 def _forward(frame: Frame) -> Callable[[], object]:

@@ -28,6 +28,7 @@ from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.scattering import allowed, structure_factors, to_unique
 from nanoed.studies.check_derivatives import derivatives, noise_free
+from nanoed.studies.check_mordenite import mordenite_refined
 from nanoed.studies.check_synthetic import mgti2o5, occupancies, replicates
 from nanoed.studies.findings import Finding, asked_parts
 from nanoed.studies.foreign import jana_pairs, jana_zones
@@ -46,7 +47,7 @@ QUARTZ = RefineSpec(
     ds_g_min=0.0015,
     n_azimuth=42,
     emphasis=1.0,
-    equal_frames=True,
+    frame_weights="mean_wr",
     settled=1.0,
     reselections=2,
     tilt_settled_deg=0.02,
@@ -204,6 +205,7 @@ SYNTHETIC = {
 PARTS = {
     "alanine": _alanine,
     "mordenite": _mordenite,
+    "mordenite-dynamical": mordenite_refined,
     "tyrosine": _tyrosine,
     "quartz": _quartz,
     "quartz-hand": _quartz_hand,

@@ -1,14 +1,16 @@
-"""What checks read of other programs' files: Jana's reflection lists and zones."""
+"""What checks read of other programs' files: Jana's reflection lists, zones and models."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import gemmi
 import numpy as np
 import pandas as pd
 
 from nanoed.pipeline.io.cif_pets import PetsData
+from nanoed.sim.physics.crystal import Crystal, from_block
 from nanoed.sim.physics.errors import InputError
 
 JANA_COLUMNS = ["h", "k", "l", "I_calc", "I_obs", "sigma", "zone", "seen"]
@@ -32,6 +34,19 @@ def jana_pairs(path: Path) -> pd.DataFrame:
         rows.append([*(float(cell) for cell in cells[:-1]), cells[-1] == "o"])
     table = pd.DataFrame(rows, columns=JANA_COLUMNS)
     return table.astype(dict.fromkeys(("h", "k", "l", "zone"), int))
+
+
+def jana_model(path: Path, block: str) -> Crystal:
+    """The structure of one block of a CIF of Jana, whose other lines strict parsers may refuse. Raises InputError."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = re.split(r"(?m)^data_", text.partition(f"data_{block}\n")[2])[0].splitlines()
+    kept = [line for line in lines if re.match(r"_(cell_(length|angle)|symmetry_space_group_name_H-M)", line)]
+    for i, line in enumerate(lines[:-1]):
+        if line.strip() == "loop_" and lines[i + 1].strip() in ("_atom_site_label", "_atom_site_aniso_label"):
+            end = next(j for j in range(i, len(lines)) if not lines[j].strip())
+            kept += lines[i:end]
+    document = gemmi.cif.read_string(f"data_{block}\n" + "\n".join(kept))
+    return from_block(document[0], path)
 
 
 def jana_zones(path: Path, cell: tuple[float, ...], wavelength: float) -> PetsData:

@@ -20,7 +20,7 @@ from nanoed.pipeline.refine.cells import cell_warning, check_cells
 from nanoed.pipeline.refine.frames import Engine, Frame, frames_of
 from nanoed.pipeline.refine.heldout import heldout_r_obs_pct
 from nanoed.pipeline.refine.minimise import Fit, gauss_newton
-from nanoed.pipeline.refine.normal import cost_of, scale_of
+from nanoed.pipeline.refine.normal import balanced, cost_of, relative_misfits, scale_of
 from nanoed.pipeline.refine.orientations import search_tilts, searches_widely
 from nanoed.pipeline.refine.parameters import Parameters, parameters_of
 from nanoed.pipeline.refine.problem import Problem, State, basis
@@ -83,6 +83,9 @@ def _approach(
     if spec.thickness.start_A is None:
         state, scan = _scanned(problem, state)
     problem = replace(problem, at=state, report=_reporter(progress, "first cycles"))
+    if spec.optimise_orientations and searches_widely(problem):
+        state = replace(state, tilts=search_tilts(problem, state))
+        problem = replace(problem, at=state)
     near = gauss_newton(
         problem, state, settled=1.0, tilts=spec.optimise_orientations, enough=spec.start_cycles
     ).state
@@ -129,7 +132,7 @@ def _reselected(problem: Problem, fit: Fit) -> tuple[Problem, Fit]:
     """The fit repeated with the beams and the sampling of the state that it found, until tilts and structure stay."""
     spec = problem.spec
     for _ in range(spec.reselections):
-        problem = replace(problem, at=fit.state)
+        problem = _reweighted(replace(problem, at=fit.state), fit.state)
         again = gauss_newton(problem, fit.state, spec.settled, spec.optimise_orientations, fit.slopes)
         moved = np.degrees(np.abs(again.state.tilts - fit.state.tilts).max())
         shift = np.abs((again.state.values - fit.state.values) / again.su[: len(again.state.values)]).max()
@@ -139,19 +142,40 @@ def _reselected(problem: Problem, fit: Fit) -> tuple[Problem, Fit]:
     return problem, fit
 
 
+def _searched_again(problem: Problem, fit: Fit) -> tuple[Problem, Fit]:
+    """Wide searches with the structure that the cycles before gave, of the frames that fit worse than the median."""
+    spec = problem.spec
+    for _ in range(spec.tilt_searches - 1):
+        problem = replace(problem, at=fit.state)
+        wr = relative_misfits(problem.frames, [i for i, _ in problem.evaluate(fit.state, derivatives=False)])
+        state = replace(
+            fit.state, tilts=search_tilts(problem, fit.state, np.flatnonzero(wr >= np.median(wr)))
+        )
+        problem = _reweighted(replace(problem, at=state), state)
+        again = gauss_newton(problem, state, spec.settled, True)
+        fit = replace(again, history=pd.concat([fit.history, again.history], ignore_index=True))
+    return problem, fit
+
+
+def _reweighted(problem: Problem, state: State) -> Problem:
+    """The problem with the frames' weights at a state, where these follow from the misfit."""
+    if problem.spec.frame_weights != "mean_wr":
+        return problem
+    calculated = [i for i, _ in problem.evaluate(state, derivatives=False)]
+    return replace(problem, frames=balanced(problem.frames, calculated))
+
+
 def _finish(problem: Problem, state: State, data: PetsData, progress: Progress | None) -> Refinement:
     """The last stage, again with the beams of the orientations that it found, and its results.
 
-    Where tilts are searched on a grid, that is done once more with the structure that the first cycles gave.
+    Where tilts are searched on a grid, that is done again with the structure that the cycles before gave.
     """
     spec = problem.spec
     problem = replace(problem, report=_reporter(progress, "dynamical refinement"))
+    problem = _reweighted(problem, state)
     first = gauss_newton(problem, state, spec.settled, spec.optimise_orientations)
     if spec.optimise_orientations and searches_widely(problem):
-        problem = replace(problem, at=first.state)
-        state = replace(first.state, tilts=search_tilts(problem, first.state))
-        again = gauss_newton(replace(problem, at=state), state, spec.settled, True)
-        first = replace(again, history=pd.concat([first.history, again.history], ignore_index=True))
+        problem, first = _searched_again(problem, first)
     problem, fit = _reselected(problem, first)
     state, history = fit.state, fit.history
     calculated = [i for i, _ in problem.evaluate(state, derivatives=False)]

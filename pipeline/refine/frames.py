@@ -206,7 +206,7 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
         )
     if not out:
         raise InputError("no frame has reflections inside the limits", field="rs_g_max", value=spec.rs_g_max)
-    return _equalised(out) if spec.equal_frames else out
+    return out if spec.frame_weights == "errors" else _equalised(out)
 
 
 def _equalised(frames: list[Frame]) -> list[Frame]:

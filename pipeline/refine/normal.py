@@ -6,7 +6,7 @@ frame, so that their block is eliminated by a Schur complement. What is left has
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,24 @@ def cost_of(frame: Frame, calculated: Array) -> float:
     """Weighted sum of squares of a frame with its best scale."""
     residual = frame.observed - scale_of(frame, calculated) * calculated
     return float(frame.weight @ residual**2)
+
+
+def relative_misfits(frames: list[Frame], calculated: list[Array]) -> Array:
+    """wR on I of every frame, sqrt(sum w (I_o - k I_c)² / sum w I_o²); (frames,)."""
+    rows = zip(frames, calculated, strict=True)
+    return np.sqrt([cost_of(f, i) / float(f.weight @ f.observed**2) for f, i in rows])
+
+
+def balanced(frames: list[Frame], calculated: list[Array]) -> list[Frame]:
+    """The frames with the weights for which least squares minimises the mean of their wR, near these intensities.
+
+    wR² of a frame counts by 1 / wR, since d(wR²) = 2 wR d(wR) (iteratively reweighted least squares). The sum of
+    w I² over all frames stays.
+    """
+    norms = np.array([float(f.weight @ f.observed**2) for f in frames])
+    shares = 1 / np.maximum(relative_misfits(frames, calculated), 1e-6)
+    factors = shares / norms * (norms.sum() / shares.sum())
+    return [replace(f, weight=f.weight * k) for f, k in zip(frames, factors, strict=True)]
 
 
 def block_of(

@@ -17,8 +17,8 @@ Floats = NDArray[np.floating[Any]]
 LARGEST_TILT_STEP = np.radians(0.15)
 
 
-def search_tilts(problem: Problem, state: State) -> Array:
-    """Two tilts per frame with structure and thickness held; (frames, 2) rad.
+def search_tilts(problem: Problem, state: State, which: NDArray[np.int64] | None = None) -> Array:
+    """Two tilts per frame with structure and thickness held; (frames, 2) rad. which : frames that are searched.
 
     Frames of a rotation are first searched on a grid of `spec.tilt_search_deg`: the fringes of a thick crystal make
     many minima. Then Levenberg-Marquardt in each frame.
@@ -30,7 +30,10 @@ def search_tilts(problem: Problem, state: State) -> Array:
         start = swept(problem, i, state, potential) if wide else state.tilts[i]
         return descended(problem, i, state, start, potential).tilt
 
-    return np.array(problem.each(search))
+    tilts = np.array(state.tilts, np.float64)
+    found = problem.each(search, which)
+    tilts[slice(None) if which is None else which] = found
+    return tilts
 
 
 def searches_widely(problem: Problem) -> bool:

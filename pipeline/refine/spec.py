@@ -125,8 +125,9 @@ class RefineSpec(Part):
     instability : u of w = 1 / (sigma² + (2 u I)²) (A8).
     emphasis : e of w = max(I, sigma)^e / (sigma² + (2 u I)²), frame-based; 0: weights of the errors (A8); 1: weights
         of F on intensities, as the program diffBloch has them (s.u. are then no longer those of the errors).
-    equal_frames : every frame has the same sum of w I², so that wR² of frames is what is minimised, as that program
-        does; else frames weigh by their errors.
+    frame_weights : errors: frames weigh by their errors; equal: each has the same sum of w I², so that the sum of the
+        frames' wR² is minimised; mean_wr: their weights are found so that the mean of the frames' wR is (by
+        iteration; a frame that the model describes badly counts less).
     max_cycles : of Gauss-Newton; more is an error.  settled : largest shift / s.u. of a converged model.
     Frame-based only:
     protocol : how a frame moves the crystal.
@@ -143,6 +144,7 @@ class RefineSpec(Part):
     optimise_orientations : two tilts per frame are refined.  tilt_prior_deg : their prior spread.
     tilt_search_deg, tilt_search_step_deg : frames of a rotation are searched on a grid this far from the reduction's
         orientation first (0: not), since the fringes of a thick crystal, 1/(g t) apart, make many minima.
+    tilt_searches : how often; from the second time on the frames that fit worse than half of them.
     tilt_settled_deg : a search over tilts ends below this step.  reselections : most times that the beams are
         chosen anew at the orientations found.
     start_frames, start_cycles : frames, evenly spread, and number of the first cycles, which bring the model near.
@@ -166,7 +168,7 @@ class RefineSpec(Part):
     d_star_max: PositiveFloat = 1.4
     instability: NonNegativeFloat = 0.01
     emphasis: Annotated[float, Field(ge=0, le=1)] = 0.0
-    equal_frames: bool = False
+    frame_weights: Literal["errors", "equal", "mean_wr"] = "errors"
     max_cycles: PositiveInt = 40
     settled: PositiveFloat = 0.05
     protocol: Literal["precession", "rotation", "still"] = "precession"
@@ -184,6 +186,7 @@ class RefineSpec(Part):
     tilt_settled_deg: PositiveFloat = 0.003
     tilt_search_deg: NonNegativeFloat = 0.25
     tilt_search_step_deg: PositiveFloat = 0.05
+    tilt_searches: PositiveInt = 2
     reselections: PositiveInt = 4
     start_frames: PositiveInt = 24
     start_cycles: PositiveInt = 8

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from nanoed.sim.physics.absorption import Absorption, absorptive_potential
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.electron import wavelength_A
-from nanoed.sim.physics.geometry import excitation_errors
-from nanoed.sim.physics.propagation import add_derivatives, rocking_intensities
+from nanoed.sim.physics.propagation import add_derivatives, near_sphere, rocking_intensities
 from nanoed.sim.physics.scattering import (
     of_the_lattice,
     potential_per_factor,
@@ -32,6 +31,9 @@ IntArray = NDArray[np.int64]
 TILTS_AND_THICKNESS = 3
 """Columns of a frame's Jacobian behind those of the structure: tilt about x and y (rad), log thickness."""
 
+IMAGINARY = 1e-9
+"""Largest imaginary over largest absolute value of coefficients that count as real."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PotentialTable:
@@ -39,7 +41,7 @@ class PotentialTable:
 
     hkl : (n, 3) beams with |g| <= g_max, 000 first.  flat : (n,) their places in the box; the U of g - h stands at
     flat[g] - flat[h] + centre.  box : (m, 1 + p), U (or U + iU') and its derivatives by p parameters; real if the
-    crystal has an inversion centre at the origin and does not absorb.
+    crystal has an inversion centre, to which the origin is shifted, and does not absorb.
     """
 
     hkl: IntArray
@@ -81,8 +83,11 @@ def potential_table(
     else:
         value, slope = structure_factor_derivatives(crystal, half, factors, jacobian)
         values = scale * np.column_stack([value, slope])
+    real = not absorption and crystal.inversion_centre is not None
+    if real:
+        values = values * np.exp(2j * np.pi * (half @ crystal.inversion_centre))[:, None]
     size = int(np.prod(2 * reach + 1))
-    box = np.zeros((size, values.shape[1]), values.dtype)
+    box: NDArray[Any] = np.zeros((size, values.shape[1]), values.dtype)
     place = half @ stride
     inside = (np.abs(half) <= reach).all(1)
     box[centre + place[inside]] = values[inside]
@@ -93,9 +98,16 @@ def potential_table(
         box[centre - place[inside][1:], 0] += 1j * lost[inside].conj()[1:]
     elif absorption:
         box = box * (1 + 1j * absorption)
-    elif crystal.centric:
-        box = np.ascontiguousarray(box.real)
+    elif real:
+        box = _real(box)
     return PotentialTable(beams, beams @ stride, centre, box, voltage_kv, g_max)
+
+
+def _real(box: NDArray[Any]) -> Array:
+    """The real part of coefficients about an inversion centre. Raises ValueError where they are not real."""
+    if np.abs(box.imag).max() > IMAGINARY * np.abs(box).max():
+        raise ValueError("the potential is not real: no inversion centre at the origin")
+    return np.ascontiguousarray(box.real)
 
 
 def frame_intensities(
@@ -213,15 +225,12 @@ def _cast(
     hkl: IntArray,
 ) -> _Cast:
     """Beams that come within s_max in at least one rotation, 000 first."""
-    wavelength = wavelength_A(potential.voltage_kv)
-    g = potential.hkl @ ub_select.T
-    length = np.linalg.norm(g, axis=1)
     widest = np.linalg.norm(rotations[:, 2] - np.array([0.0, 0.0, 1.0]), axis=1).max()
-    near = (np.abs(excitation_errors(g, wavelength)) <= s_max + widest * length) & (length <= g_max)
-    near[0] = True
-    kept = potential.hkl[near]
-    scored = np.isin(potential.flat[near], hkl @ _stride(potential))
-    return _Cast(kept, potential.flat[near], kept @ ub.T, kept @ ub_select.T, scored)
+    wavelength = wavelength_A(potential.voltage_kv)
+    near = near_sphere(potential.hkl, ub_select, wavelength, s_max, float(widest), g_max)
+    kept, flat = potential.hkl[near], potential.flat[near]
+    scored = np.isin(flat, hkl @ _stride(potential))
+    return _Cast(kept, flat, kept @ ub.T, kept @ ub_select.T, scored)
 
 
 def _curves(

@@ -93,10 +93,14 @@ class Crystal:
         return np.unique(both.reshape(-1, 9), axis=0).reshape(-1, 3, 3)
 
     @property
-    def centric(self) -> bool:
-        """Whether an inversion centre lies at the origin, so that every structure factor is real."""
-        inversion = gemmi.Op("-x,-y,-z")
-        return any(op == inversion for op in gemmi.find_spacegroup_by_name(self.spacegroup).operations())
+    def inversion_centre(self) -> Array | None:
+        """A centre of inversion, fractional; the origin where it is one, None without any."""
+        centres = [
+            np.array(op.tran, float) / gemmi.Op.DEN / 2
+            for op in gemmi.find_spacegroup_by_name(self.spacegroup).operations()
+            if op.rot == gemmi.Op("-x,-y,-z").rot
+        ]
+        return min(centres, key=lambda c: float(c @ c), default=None)
 
     @property
     def multiplicities(self) -> IntArray:
@@ -265,7 +269,9 @@ def structure_block(crystal: Crystal) -> gemmi.cif.Document:
     for i, label in enumerate(crystal.labels):
         numbers = [repr(float(v)) for v in (*crystal.xyz[i], crystal.occupancy[i])]
         kind = "Uani" if aniso[i] else "Uiso"
-        loop.add_row([gemmi.cif.quote(label), crystal.elements[i], *numbers, kind, repr(float(crystal.u_iso[i]))])
+        loop.add_row(
+            [gemmi.cif.quote(label), crystal.elements[i], *numbers, kind, repr(float(crystal.u_iso[i]))]
+        )
     if any(aniso):
         tags = ["label", *(f"U_{ij}" for ij in ("11", "22", "33", "12", "13", "23"))]
         loop = block.init_loop("_atom_site_aniso_", tags)

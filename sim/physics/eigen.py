@@ -35,82 +35,85 @@ def eigen_waves(a: NDArray[Any], thickness: Array, wavelength: float) -> Any:
 
 
 @nb.njit(cache=True, nogil=True)
-def stacked(
-    g: Array,
-    flat: IntArray,
-    beams: IntArray,
-    centre: int,
-    box: NDArray[Any],
-    row: Array,
-    m: Array,
-    coupling: Array,
-    a: NDArray[Any],
-    wavelength: float,
-) -> Any:
-    """∂A of every parameter and both tilts, (N, (p + 2) N), and ∂ln M/∂tilt, (2, N); PHYSICS A2."""
-    size, p = beams.size, box.shape[1] - 1
-    out = np.empty((size, p + 2, size), box.dtype)
-    d_ln_m, d_two_ks = np.empty((2, size)), np.empty((2, size))
-    for i in range(size):
+def tilt_slopes(g: Array, beams: IntArray, row: Array, m: Array, wavelength: float) -> Array:
+    """M² ∂(2KS) by the tilts about x and y, (2, N); ∂ln M is λ²/4 of it (PHYSICS A2)."""
+    out = np.empty((2, beams.size))
+    for i in range(beams.size):
         x, y, z = g[beams[i], 0], g[beams[i], 1], g[beams[i], 2]
-        gz = row[0] * x + row[1] * y + row[2] * z
-        for q in range(2):
-            d_gz = row[2] * y - row[1] * z if q == 0 else row[0] * z - row[2] * x
-            d_ln_m[q, i] = 0.5 * d_gz * wavelength / (1 - gz * wavelength)
-            d_two_ks[q, i] = 2 * d_gz / wavelength * m[i] ** 2
+        out[0, i] = 2 / wavelength * (row[2] * y - row[1] * z) * m[i] ** 2
+        out[1, i] = 2 / wavelength * (row[0] * z - row[2] * x) * m[i] ** 2
+    return out
+
+
+@nb.njit(cache=True, nogil=True)
+def stacked(flat: IntArray, beams: IntArray, centre: int, box: NDArray[Any], coupling: Array) -> NDArray[Any]:
+    """Off-diagonal ∂A by the p parameters of the structure, transposed and side by side; (N, N p)."""
+    size, p = beams.size, box.shape[1] - 1
+    out = np.empty((size, size * p), box.dtype)
     for i in range(size):
         base = flat[beams[i]] + centre
         for j in range(size):
             place, mm = base - flat[beams[j]], coupling[i] * coupling[j]
             for q in range(p):
-                out[i, q, j] = box[place, 1 + q] * mm
-            for q in range(2):
-                out[i, p + q, j] = (d_ln_m[q, i] + d_ln_m[q, j]) * a[i, j]
-        for q in range(p):
-            out[i, q, i] = 0
-        for q in range(2):
-            out[i, p + q, i] += d_two_ks[q, i]
-    return out.reshape(size, (p + 2) * size), d_ln_m
+                out[j, i * p + q] = box[place, 1 + q] * mm
+    for i in range(size):
+        out[i, i * p : (i + 1) * p] = 0
+    return out
 
 
 @nb.njit(cache=True, nogil=True)
 def eigen_slopes(
-    w: Array, v: NDArray[Any], c: NDArray[Any], stack: NDArray[Any], thickness: Array, wavelength: float
+    w: Array,
+    v: NDArray[Any],
+    c: NDArray[Any],
+    stack: NDArray[Any],
+    d_two_ks: Array,
+    thickness: Array,
+    wavelength: float,
 ) -> NDArray[Any]:
-    """∂ψ/∂p (k, N, p) from the eigenvectors, the amplitudes c (k, N) and the stack of ∂A (N, p N)."""
+    """∂ψ/∂p (k, N, p + 2) from the eigenvectors, their amplitudes c (k, N), `stacked` and `tilt_slopes`.
+
+    A tilt changes A by D + (λ²/4)(D A + A D), D = M² ∂(2KS), which in the eigenbasis is V† D V times a factor.
+    """
     n, k = w.size, thickness.size
-    p = stack.shape[1] // n
-    half = np.dot(np.ascontiguousarray(v.T.conj()), stack).reshape(n * p, n)
-    x = np.dot(half, v).reshape(n, p, n)
-    changed = np.zeros((n, k, p), np.complex128)
-    reach = NEAR / (np.pi * wavelength * thickness.max())
-    inverse = np.zeros((n, n))
+    p, tau = stack.shape[1] // n, np.pi * wavelength * thickness
+    across = np.ascontiguousarray(v.T)
+    dagger = across.conj()
+    turned = np.empty((2, n, n), v.dtype)
+    for q in range(2):
+        turned[q] = np.dot(across * d_two_ks[q].astype(v.dtype), v.conj())
+    half = np.empty((n, n, p), v.dtype)
+    if p > 0:
+        half = np.dot(across, stack).reshape(n, n, p)
+    start = np.empty((k + 1, n), np.complex128)
+    start[0] = v[0]
+    start[1:] = c.conj()
+    x, y = np.empty((n, p + 2), np.complex128), np.empty((n, p + 2), np.complex128)
+    changed = np.empty((n, k, p + 2), np.complex128)
+    reach = NEAR / tau.max()
     for j in range(n):
+        if p > 0:
+            x[:, :p] = np.dot(dagger, half[j])
         for i in range(n):
-            if abs(w[j] - w[i]) > reach:
-                inverse[j, i] = 1 / (w[j] - w[i])
-                continue
-            for m in range(k):
-                tau = np.pi * wavelength * thickness[m]
-                factor = 1j * tau * np.exp(1j * tau * 0.5 * (w[j] - w[i])) * c[m, i]
-                for q in range(p):
-                    changed[j, m, q] += factor * x[j, q, i]
-    for j in range(n):
-        for q in range(p):
-            for i in range(n):
-                x[j, q, i] *= inverse[j, i]
-    start = np.empty((n, k + 1), np.complex128)
-    start[:, 0] = np.conj(v[0])
-    start[:, 1:] = c.T
-    flat = x.reshape(n * p, n)
-    summed = np.dot(flat, start.real.astype(x.dtype)) + 1j * np.dot(flat, start.imag.astype(x.dtype))
-    for j in range(n):
+            apart = w[j] - w[i]
+            inverse = 1 / apart if abs(apart) > reach else 0.0
+            for q in range(2):
+                x[i, p + q] = turned[q, j, i] * (1 + 0.25 * wavelength**2 * (w[i] + w[j]))
+            for q in range(p + 2):
+                y[i, q] = x[i, q] * inverse
+        sums = np.dot(start, y)
         for m in range(k):
-            turn = np.exp(1j * np.pi * wavelength * thickness[m] * w[j])
-            for q in range(p):
-                changed[j, m, q] += turn * summed[j * p + q, 0] - summed[j * p + q, 1 + m]
-    moved = np.dot(v.astype(np.complex128), changed.reshape(n, k * p)).reshape(n, k, p)
-    out = np.empty((k, n, p), np.complex128)
+            turn = np.exp(-1j * tau[m] * w[j])
+            for q in range(p + 2):
+                changed[j, m, q] = turn * sums[0, q] - sums[1 + m, q]
+        for i in range(n):
+            if abs(w[j] - w[i]) <= reach:
+                for m in range(k):
+                    factor = -1j * tau[m] * np.exp(-0.5j * tau[m] * (w[j] - w[i])) * start[1 + m, i]
+                    for q in range(p + 2):
+                        changed[j, m, q] += factor * x[i, q]
+    moved = np.dot(v.astype(np.complex128), changed.conj().reshape(n, k * (p + 2))).reshape(n, k, p + 2)
+    out = np.empty((k, n, p + 2), np.complex128)
     for m in range(k):
         for i in range(n):
             out[m, i] = moved[i, m]

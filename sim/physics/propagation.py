@@ -13,10 +13,12 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from nanoed.sim.physics.eigen import eigen_slopes, eigen_waves, stacked
+from nanoed.sim.physics.eigen import eigen_slopes, eigen_waves, stacked, tilt_slopes
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+SPARE = 0.94
+"""Coefficients of one rotation serve others whose interval of eigenvalues is no wider, and at least this wide."""
 THICK_WAVES, THICK_SLOPES = 6.0, 1.0
 """More Chebyshev terms than this times the number of beams: eigenvectors are faster (measured for 30 to 100 beams)."""
 
@@ -47,26 +49,63 @@ def _bessel(x: float, n: int) -> Array:
 @nb.njit(cache=True, nogil=True)
 def _terms(phase: float, reach: float) -> int:
     """Chebyshev terms that carry exp(i x) for |x| <= phase; reach 9: to rounding, 6: to 1e-7."""
-    return int(phase + reach * phase ** (1 / 3)) + 12
+    return 2 * (int(phase + reach * phase ** (1 / 3)) // 2) + 12
 
 
 @nb.njit(cache=True, nogil=True)
 def _coefficients(scale: float, thickness: Array, n: int) -> Any:
-    """Even (real) and odd (imaginary) coefficients of T_n and their derivatives by log thickness; (k, n) each."""
-    even = np.zeros((thickness.size, n))
-    odd, d_even, d_odd = np.zeros_like(even), np.zeros_like(even), np.zeros_like(even)
-    for k in range(thickness.size):
-        phase = scale * thickness[k]
+    """Coefficients of T_0, T_2 ... (real) and of T_1, T_3 ... (imaginary), n terms in all, and their derivatives by
+    log thickness; (k, n / 2) each."""
+    k, half = thickness.size, n // 2
+    even, odd = np.empty((k, half)), np.empty((k, half))
+    d_even, d_odd = np.empty((k, half)), np.empty((k, half))
+    for i in range(k):
+        phase = scale * thickness[i]
         j = _bessel(phase, n + 1)
-        for m in range(n):
-            twice = 1.0 if m == 0 else 2.0
-            sign = -twice if (m // 2) % 2 else twice
-            slope = -j[1] if m == 0 else 0.5 * (j[m - 1] - j[m + 1])
-            if m % 2 == 0:
-                even[k, m], d_even[k, m] = sign * j[m], sign * slope * phase
-            else:
-                odd[k, m], d_odd[k, m] = sign * j[m], sign * slope * phase
+        for m in range(half):
+            sign = -2.0 if m % 2 else 2.0
+            even[i, m], d_even[i, m] = sign * j[2 * m], sign * phase * 0.5 * (j[2 * m - 1] - j[2 * m + 1])
+            odd[i, m] = sign * j[2 * m + 1]
+            d_odd[i, m] = sign * phase * 0.5 * (j[2 * m] - j[2 * m + 2])
+        even[i, 0], d_even[i, 0] = j[0], -phase * j[1]
     return even, odd, d_even, d_odd
+
+
+@nb.njit(cache=True, nogil=True)
+def _summed(even: Array, odd: Array, terms: NDArray[Any]) -> NDArray[Any]:
+    """Σ_m even_m T_2m + i Σ_m odd_m T_2m+1 of terms (n / 2, 2, size); (k, size) complex."""
+    size = terms.shape[2]
+    real = np.ascontiguousarray(terms[:, 0]).view(np.float64)
+    turned = np.ascontiguousarray(terms[:, 1]).view(np.float64)
+    a, b = np.dot(even, real), np.dot(odd, turned)
+    out = np.empty((even.shape[0], size), np.complex128)
+    wide = real.shape[1] // size
+    for k in range(out.shape[0]):
+        for i in range(size):
+            if wide == 1:
+                out[k, i] = complex(a[k, i], b[k, i])
+            else:
+                out[k, i] = complex(a[k, 2 * i] - b[k, 2 * i + 1], a[k, 2 * i + 1] + b[k, 2 * i])
+    return out
+
+
+@nb.njit(cache=True, nogil=True)
+def near_sphere(
+    hkl: IntArray, ub: Array, wavelength: float, s_max: float, widest: float, g_max: float
+) -> IntArray:
+    """Indices of the beams with |S| <= s_max + widest |g| and |g| <= g_max, 000 first; `widest` : turn, rad."""
+    out = np.zeros(hkl.shape[0], np.int64)
+    n = 1
+    for i in range(1, hkl.shape[0]):
+        h, k, l = hkl[i, 0], hkl[i, 1], hkl[i, 2]  # noqa: E741
+        z = ub[2, 0] * h + ub[2, 1] * k + ub[2, 2] * l
+        g2 = z * z
+        for row in range(2):
+            g2 += (ub[row, 0] * h + ub[row, 1] * k + ub[row, 2] * l) ** 2
+        if g2 <= g_max * g_max and abs(z - 0.5 * wavelength * g2) <= s_max + widest * np.sqrt(g2):
+            out[n] = i
+            n += 1
+    return out[:n]
 
 
 @nb.njit(cache=True, nogil=True)
@@ -157,6 +196,29 @@ def _chebyshev(a: NDArray[Any], middle: float, half: float, n: int) -> Any:
 
 
 @nb.njit(cache=True, nogil=True)
+def _assembled(
+    g: Array,
+    g_select: Array,
+    flat: IntArray,
+    centre: int,
+    box: NDArray[Any],
+    row: Array,
+    wavelength: float,
+    s_max: float,
+    taper: float,
+) -> Any:
+    """Beams (N,) of one rotation, M (N,), M tapered (N,), A (N, N) and the absorption i U'_0."""
+    beams = _selected(g_select, row, wavelength, s_max)
+    two_ks, m = _diagonal(g, beams, row, wavelength)
+    coupling = _couplings(g_select, beams, row, wavelength, s_max, taper, m)
+    a = _matrix(flat, beams, centre, box, 0, coupling)
+    lost = box[centre, 0] - box[centre, 0].real
+    for i in range(beams.size):
+        a[i, i] = (two_ks[i] + lost) * m[i] ** 2
+    return beams, m, coupling, a, lost
+
+
+@nb.njit(cache=True, nogil=True)
 def rocking_intensities(
     g: Array,
     g_select: Array,
@@ -172,23 +234,20 @@ def rocking_intensities(
     out: Array,
 ) -> None:
     """Add the intensities of every rotation to its row of out (m, n)."""
+    held = 0.0
+    even, odd, _, _ = _coefficients(held, thickness, 2)
     for r in range(rows.shape[0]):
-        beams = _selected(g_select, rows[r], wavelength, s_max)
-        two_ks, m = _diagonal(g, beams, rows[r], wavelength)
-        coupling = _couplings(g_select, beams, rows[r], wavelength, s_max, taper, m)
-        a = _matrix(flat, beams, centre, box, 0, coupling)
-        lost = box[centre, 0] - box[centre, 0].real
-        for i in range(beams.size):
-            a[i, i] = (two_ks[i] + lost) * m[i] ** 2
+        beams, m, _, a, lost = _assembled(g, g_select, flat, centre, box, rows[r], wavelength, s_max, taper)
         middle, half = _bounds(a)
-        scale = np.pi * wavelength * half
-        n = _terms(scale * thickness.max(), 9.0)
+        if not SPARE * held < half <= held:
+            held = half / SPARE**0.5
+            scale = np.pi * wavelength * held
+            even, odd, _, _ = _coefficients(scale, thickness, _terms(scale * thickness.max(), 9.0))
+        n = 2 * even.shape[1]
         if lost == 0 and n > THICK_WAVES * beams.size:
             psi = eigen_waves(a, thickness, wavelength)[3]
         else:
-            even, odd, _, _ = _coefficients(scale, thickness, n)
-            _, t = _chebyshev(a, middle, half, n)
-            psi = np.dot(even.astype(box.dtype), t) + 1j * np.dot(odd.astype(box.dtype), t)
+            psi = _summed(even, odd, _chebyshev(a, middle, held, n)[1].reshape(n // 2, 2, beams.size))
         for k in range(thickness.size):
             for i in range(beams.size):
                 wave = psi[k, i]
@@ -197,49 +256,38 @@ def rocking_intensities(
 
 @nb.njit(cache=True, nogil=True)
 def _sources(
-    g: Array,
     flat: IntArray,
     beams: IntArray,
     centre: int,
     box: NDArray[Any],
-    row: Array,
     m: Array,
     coupling: Array,
     a: NDArray[Any],
     t: NDArray[Any],
+    d_two_ks: Array,
     wavelength: float,
 ) -> Any:
-    """(∂A/∂p) T_n for every parameter and both tilts, (terms, N, p + 2), and ∂ln M/∂tilt, (2, N).
+    """(∂A/∂p) T_n for every parameter and both tilts, (terms, N, p + 2).
 
     With A = M Ã M: ∂A = m A + A m + M ∂(2KS) M, m = ∂ln M.
     """
     size, p = beams.size, box.shape[1] + 1
-    stack = np.zeros((size, size * p), box.dtype)
+    stack = stacked(flat, beams, centre, box, coupling)
     for i in range(size):
-        base = flat[beams[i]] + centre
-        for j in range(size):
-            if i != j:
-                place, mm = base - flat[beams[j]], coupling[i] * coupling[j]
-                for q in range(p - 2):
-                    stack[j, i * p + q] = box[place, 1 + q] * mm
         for q in range(p - 2):
-            stack[i, i * p + q] = (box[centre, 1 + q] - box[centre, 1 + q].real) * m[i] ** 2
-    out = np.dot(t, stack).reshape(t.shape[0], size, p)
+            stack[i, i * (p - 2) + q] = (box[centre, 1 + q] - box[centre, 1 + q].real) * m[i] ** 2
+    of_structure = np.dot(t, stack).reshape(t.shape[0], size, p - 2)
+    out = np.empty((t.shape[0], size, p), box.dtype)
     turned = np.ascontiguousarray(a.T)
     at = np.dot(t, turned)
-    d_ln_m, d_two_ks = np.empty((2, size)), np.empty((2, size))
+    d_ln_m = 0.25 * wavelength**2 * d_two_ks
     for q in range(2):
-        for i in range(size):
-            x, y, z = g[beams[i], 0], g[beams[i], 1], g[beams[i], 2]
-            d_gz = row[2] * y - row[1] * z if q == 0 else row[0] * z - row[2] * x
-            gz = row[0] * x + row[1] * y + row[2] * z
-            d_ln_m[q, i] = 0.5 * d_gz * wavelength / (1 - gz * wavelength)
-            d_two_ks[q, i] = 2 * d_gz / wavelength * m[i] ** 2
         atm = np.dot(t * d_ln_m[q].astype(box.dtype), turned)
         for n in range(t.shape[0]):
             for i in range(size):
                 out[n, i, p - 2 + q] = d_ln_m[q, i] * at[n, i] + d_two_ks[q, i] * t[n, i] + atm[n, i]
-    return out, d_ln_m
+    out[:, :, : p - 2] = of_structure
+    return out
 
 
 @nb.njit(cache=True, nogil=True)
@@ -275,29 +323,28 @@ def add_derivatives(
     """Add intensities (n,) and derivatives (n, p + 3) of all rotations; derivatives of the scored beams only."""
     p = box.shape[1] + 1
     for r in range(rows.shape[0]):
-        beams = _selected(g_select, rows[r], wavelength, s_max)
-        two_ks, m = _diagonal(g, beams, rows[r], wavelength)
-        coupling = _couplings(g_select, beams, rows[r], wavelength, s_max, taper, m)
-        a = _matrix(flat, beams, centre, box, 0, coupling)
-        lost = box[centre, 0] - box[centre, 0].real
-        for i in range(beams.size):
-            a[i, i] = (two_ks[i] + lost) * m[i] ** 2
+        beams, m, coupling, a, lost = _assembled(
+            g, g_select, flat, centre, box, rows[r], wavelength, s_max, taper
+        )
         middle, half = _bounds(a)
         scale = np.pi * wavelength * half
         n = _terms(scale * thickness.max(), 6.0)
+        d_two_ks = tilt_slopes(g, beams, rows[r], m, wavelength)
         if lost == 0 and n > THICK_SLOPES * beams.size:
             w, v, c, psi, by_t = eigen_waves(a, thickness, wavelength)
-            stack, d_ln_m = stacked(g, flat, beams, centre, box, rows[r], m, coupling, a, wavelength)
-            d_psi = eigen_slopes(w, v, c, stack, thickness, wavelength)
+            stack = stacked(flat, beams, centre, box, coupling)
+            d_psi = eigen_slopes(w, v, c, stack, d_two_ks, thickness, wavelength)
         else:
             even, odd, d_even, d_odd = _coefficients(scale, thickness, n)
-            even, odd = even.astype(box.dtype), odd.astype(box.dtype)
             x2, t = _chebyshev(a, middle, half, n)
-            psi = np.dot(even, t) + 1j * np.dot(odd, t)
-            by_t = np.dot(d_even.astype(box.dtype), t) + 1j * np.dot(d_odd.astype(box.dtype), t)
-            sources, d_ln_m = _sources(g, flat, beams, centre, box, rows[r], m, coupling, a, t, wavelength)
+            psi = _summed(even, odd, t.reshape(n // 2, 2, beams.size))
+            by_t = _summed(d_even, d_odd, t.reshape(n // 2, 2, beams.size))
+            sources = _sources(flat, beams, centre, box, m, coupling, a, t, d_two_ks, wavelength)
             d = _slopes(x2, half, sources)
-            d_psi = (np.dot(even, d) + 1j * np.dot(odd, d)).reshape(thickness.size, beams.size, p)
+            d_psi = _summed(even, odd, d.reshape(n // 2, 2, beams.size * p)).reshape(
+                thickness.size, beams.size, p
+            )
+        d_ln_m = 0.25 * wavelength**2 * d_two_ks
         for k in range(thickness.size):
             for i in range(beams.size):
                 share = weights[r] * t_weights[k] * m[i] ** 2

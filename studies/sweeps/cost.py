@@ -123,7 +123,7 @@ def _wave(crystal: Crystal, g_max: float, s_max: float, thickness: float, wavele
     n = _beams(crystal, g_max, s_max)
     phase = 2 * math.pi * thickness * (s_max + 0.5 * wavelength * 0.1)  # 0.1: sum of |U| in 1/Å², roughly
     terms = min(phase + 9 * phase ** (1 / 3) + 12, 6 * n)
-    return (1 if crystal.centric else 4) * n * n * terms
+    return (1 if crystal.inversion_centre is not None else 4) * n * n * terms
 
 
 def _longest(experiment: Experiment) -> float:

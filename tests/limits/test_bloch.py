@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nanoed.sim.physics.bloch import PotentialTable, frame_intensities, potential_table
+from nanoed.sim.physics.bloch import PotentialTable, _real, frame_intensities, potential_table
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.electron import wavelength_A, wavenumber
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix, rot_y, rot_z
@@ -223,3 +223,46 @@ def test_the_rule_for_azimuths_converges_and_half_of_it_does_not(engine) -> None
     errors = [np.abs(frame(m) - best).sum() / best.sum() for m in (n, n // 2)]
     assert errors[0] < 2e-3
     assert errors[1] > 10 * errors[0]
+
+
+@pytest.fixture
+def shifted() -> Crystal:
+    """Anatase in origin choice 1, whose inversion centre is not at the origin."""
+    return Crystal(
+        "anatase", (3.784, 3.784, 9.515, 90.0, 90.0, 90.0), "I 41/a m d:1", ("Ti", "O"), ("Ti", "O"),
+        np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.2081]]), np.ones(2), np.array([0.004, 0.006]),
+        np.full((2, 6), np.nan),
+    )  # fmt: skip
+
+
+def test_arithmetic_is_real_about_an_inversion_centre(shifted: Crystal) -> None:
+    centre = shifted.inversion_centre
+    assert centre is not None
+    assert np.abs(centre).max() > 0.1
+    table = potential_table(shifted, 200.0, 1.4)
+    assert table.box.dtype == np.float64
+    turned = np.exp(-2j * np.pi * (table.hkl @ centre))
+    about_origin = replace(table, box=as_complex(table, turned))
+    ub = oriented(shifted)
+    hkl = table.hkl[1:][np.abs(excitation_errors(table.hkl[1:] @ ub.T, wavelength_A(200.0))) < 0.005]
+    rest = (np.eye(3)[None], np.ones(1), np.array([180.0]), np.ones(1), hkl, 200.0, 1.4, 0.02)
+    found = frame_intensities(table, ub, *rest)
+    assert np.allclose(found, frame_intensities(about_origin, ub, *rest), rtol=1e-9, atol=1e-12)
+    wrong = replace(about_origin, box=np.ascontiguousarray(about_origin.box.real))
+    assert np.abs(frame_intensities(wrong, ub, *rest) / found - 1).max() > 0.1
+
+
+def as_complex(table: PotentialTable, turned: np.ndarray) -> np.ndarray:
+    """The box with its origin moved by the phases of the beams, which are those of every difference as well."""
+    box = table.box.astype(complex)
+    for g, phase in zip(table.flat, turned, strict=True):
+        box[table.centre + table.flat - g, 0] = table.box[table.centre + table.flat - g, 0] * turned / phase
+    return box
+
+
+def test_real_arithmetic_is_refused_without_an_inversion_centre_at_the_origin(shifted: Crystal) -> None:
+    turned = np.exp(-2j * np.pi * (potential_table(shifted, 200.0, 1.0).hkl @ shifted.inversion_centre))
+    with pytest.raises(ValueError, match="inversion centre"):
+        _real(turned)
+    quartz = potential_table(replace(shifted, spacegroup="I 41 m d"), 200.0, 1.0)
+    assert quartz.box.dtype == np.complex128
