@@ -18,33 +18,13 @@ from nanoed.pipeline.io.cif_pets import PetsData, read_cif_pets
 from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.frames import frames_of
 from nanoed.pipeline.refine.result import Refinement
-from nanoed.pipeline.spec import RefineSpec, ThicknessSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.studies.findings import Finding
 from nanoed.studies.foreign import jana_model, jana_pairs
+from nanoed.studies.measured import measured_settings
 
 Progress = Callable[[str, int, int], None]
 PRINTED = "printed by Jana"
-MORDENITE = RefineSpec(
-    adp_model="as_model",
-    d_star_max=1.31,
-    g_margin=0.1,
-    s_g_max=0.01,
-    start_s_ratio=1.0,
-    protocol="rotation",
-    rs_g_max=100.0,
-    settled=0.3,
-    reselections=1,
-    tilt_settled_deg=0.01,
-    tilt_search_deg=0.5,
-    tilt_search_step_deg=0.1,
-    tilt_prior_deg=1.0,
-    thickness=ThicknessSpec(model="plate", scan_A=(150.0, 900.0), scan_ratio=1.2),
-    start_frames=10,
-    start_cycles=3,
-    heldout_folds=None,
-)
-"""rs_g_max : none of the given pairs is left out."""
 OWN_RULE = {"rs_g_max": 0.66, "ds_g_min": 0.0015, "d_star_max": 1.3}
 """Selection of reflections by ourselves: the limits of rotation data (PHYSICS A4)."""
 
@@ -58,7 +38,9 @@ def mordenite_refined(reference: Path, workers: int, progress: Progress | None) 
     listed = pairs.rename(columns={"I_obs": "I"})[["h", "k", "l", "I", "sigma", "zone"]]
     data, name = replace(measured, reflections=listed), "mordenite dynamical"
     began, busy = perf_counter(), process_time()
-    found = refine_dynamical(data, jana_model(cif, "mordenite_kinematical"), MORDENITE, workers, progress)
+    found = refine_dynamical(
+        data, jana_model(cif, "mordenite_kinematical"), measured_settings("mordenite"), workers, progress
+    )
     seconds, busy = perf_counter() - began, process_time() - busy
     yield Finding(name, "pairs", float(found.statistics["n_all"]), "==", float(len(pairs)), "Jana's list")
     for column, quantity, limit in (
@@ -84,7 +66,7 @@ def _distances(found: Crystal, other: Crystal) -> np.ndarray:
 
 def _selection(name: str, measured: PetsData, pairs: pd.DataFrame, found: Refinement) -> Iterator[Finding]:
     """Recall and precision of our own choice from all reflections, in Jana's frames, with the refined tilts."""
-    spec = MORDENITE.model_copy(update=OWN_RULE)
+    spec = measured_settings("mordenite").model_copy(update=OWN_RULE)
     tilts = np.radians(found.frames[["tilt_x_deg", "tilt_y_deg"]].to_numpy())
     zones = found.frames["frame"].to_numpy() + 1
     chosen = {
