@@ -147,9 +147,6 @@ class IndexingSpec(Part):
     """Without a cell: the shortest periods, of which cells are made."""
     same_share: Annotated[float, Field(gt=0, le=1)] = 0.97
     """Without a cell: the smallest cell that indexes this share of the most peaks is the lattice's."""
-    second_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Without a cell: a smaller cell that indexes less by this much is taken where it indexes the rest when
-    turned."""
     lattice: (
         Literal["cF", "cI", "cP", "hR", "hP", "tI", "tP", "oF", "oI", "oC", "oP", "mC", "mP", "aP"] | None
     ) = None

@@ -114,7 +114,7 @@ def merged_mtz(path: Path) -> pd.DataFrame:
 
 
 def by_us(found: Reduction) -> Answer:
-    """The same of our reduction: peaks of single frames, I of the fitted rocking curves."""
+    """The same of our reduction: peaks of single frames, I of whole rocking curves."""
     matched = int(found.lattice.matched.sum())
     return Answer(found.geometry.ub, len(found.peaks), matched, found.fitted[[*KEYS, "I", "sigma"]])
 

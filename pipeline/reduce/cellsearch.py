@@ -10,7 +10,7 @@ from scipy.fft import rfftn
 from scipy.ndimage import maximum_filter
 
 from nanoed.pipeline.reduce.geometry import cell_of
-from nanoed.pipeline.reduce.index import Indexed, fitted_period, index_peaks, refined
+from nanoed.pipeline.reduce.index import Indexed, fitted_period, refined
 from nanoed.pipeline.spec import IndexingSpec
 from nanoed.sim.physics.errors import InputError
 
@@ -20,10 +20,10 @@ Array = NDArray[np.float64]
 def find_cell(x: Array, spec: IndexingSpec) -> Indexed:
     """The reduced primitive lattice that indexes most peaks.
 
-    x : (n, 3) 1/Å, peaks in the crystal's frame at zero stage angles. Periods t with t·x near whole numbers are
-    the maxima of Σ cos(2π t·x), the Fourier transform of the peaks; three of them that are not coplanar make a
-    cell. Of the cells that index within `same_share` of the most peaks, those that chance indexes not counted,
-    the smallest is taken, and reduced. Raises InputError where none indexes `min_fraction`.
+    x : (n, 3) 1/Å, peaks in the crystal's frame at zero stage angles. Periods t with t·x near whole numbers are the
+    maxima of Σ cos(2π t·x), the Fourier transform of the peaks; three of them that are not coplanar make a cell.
+    Of the cells that index within `same_share` of the most peaks the smallest is taken, and reduced. Raises
+    InputError where none indexes `min_fraction`.
     """
     if len(x) < 10:
         raise InputError("too few peaks to index", field="peaks", value=len(x), allowed="at least 10")
@@ -34,41 +34,11 @@ def find_cell(x: Array, spec: IndexingSpec) -> Indexed:
             f"a lattice that indexes at least {100 * spec.min_fraction:.0f} %, or the cell of the crystal"
         )
         raise InputError(f"no lattice found that indexes {len(x)} peaks", field="indexing", allowed=allowed)
-    beyond = [_beyond_chance(t, spec) for t in trials]
-    good = [t for t, share in zip(trials, beyond, strict=True) if share >= spec.same_share * max(beyond)]
+    most = max(t.fraction for t in trials)
+    good = [t for t in trials if t.fraction >= spec.same_share * most]
     best = max(good, key=lambda t: (round(np.linalg.det(t.ub) * 1e6), t.fraction))
-    best = _of_two_particles(x, best, trials, beyond, spec) or best
     again = refined(x, reduced(best.ub), _tolerance(best.ub, spec))
     return best if again is None else again
-
-
-def _beyond_chance(trial: Indexed, spec: IndexingSpec) -> float:
-    """Share of the peaks that a lattice indexes beyond those that would lie as near to a node wherever they were."""
-    chance = min(4 / 3 * np.pi * _tolerance(trial.ub, spec) ** 3 / abs(float(np.linalg.det(trial.ub))), 0.9)
-    return (trial.fraction - chance) / (1 - chance)
-
-
-def _of_two_particles(
-    x: Array, best: Indexed, trials: list[Indexed], beyond: list[float], spec: IndexingSpec
-) -> Indexed | None:
-    """A smaller cell than the best where it, turned, indexes most of the peaks that it leaves: another particle's.
-
-    A multiple of the cell indexes some of that particle's peaks by coincidence and looks the better of the two alone.
-    None where there is none, or few peaks are left.
-    """
-    if best.fraction > 1 - spec.second_share:
-        return None
-    least = (1 - spec.second_share) * max(beyond)
-    volume = 1.5 * float(np.linalg.det(best.ub))
-    smaller = [t for t, b in zip(trials, beyond, strict=True) if np.linalg.det(t.ub) > volume and b >= least]
-    if not smaller:
-        return None
-    chosen = max(smaller, key=lambda t: t.fraction)
-    try:
-        index_peaks(x[~chosen.indexed], cell_of(chosen.ub), spec)
-    except InputError:
-        return None
-    return chosen
 
 
 def find_periods(x: Array, spec: IndexingSpec) -> Array:

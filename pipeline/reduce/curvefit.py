@@ -1,4 +1,4 @@
-"""One intensity per measured hkl: least-squares fit of the rocking curve over the frames that saw it (C6)."""
+"""One intensity per measured hkl: rocking curves fitted to, or summed over, the frames that saw it (C6)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,41 @@ from nanoed.pipeline.reduce.orientation import Calculated, Measurements, Model
 from nanoed.pipeline.reduce.rocking import RockingShape, rocking_profile
 
 Array = NDArray[np.float64]
+
+
+LEAST = 0.05  # of the top of its curve: a frame with less of a reflection is not summed
+
+
+def intensities(
+    geometry: Geometry, data: Measurements, model: Model, calculated: Calculated
+) -> pd.DataFrame:
+    """`summed_intensities` of continuous rotation, whose frames leave no gaps, else `fit_intensities`: a
+    precessed curve is sampled too coarsely for sums."""
+    make = summed_intensities if geometry.half_sweep > 0 else fit_intensities
+    return make(geometry, data, model, calculated)
+
+
+def summed_intensities(
+    geometry: Geometry, data: Measurements, model: Model, calculated: Calculated
+) -> pd.DataFrame:
+    """Columns of fit_intensities; I = Σ (I_f / k) ΔS / Σ P ΔS over the frames with at least `LEAST` of the top of
+    P.
+
+    ΔS is what a frame sweeps, so that the sum over a whole curve is ∫I dS whatever its shape: dynamical curves
+    are not those of the model, and only what is missing of a curve is taken from it.
+    """
+    table = fit_intensities(geometry, data, model, calculated)
+    across = np.abs(calculated.by_tilt[:, 0])
+    swept = across * np.abs(np.gradient(geometry.alpha) if len(geometry) > 1 else np.ones(1))[data.frame]
+    top = np.zeros(data.n_reflections)
+    np.maximum.at(top, data.reflection, calculated.p)
+    part = np.where(calculated.p >= LEAST * top[data.reflection], swept, 0.0)
+    whole = np.maximum(_sums(data, part * calculated.p), 1e-300)
+    weight = part / np.exp(model.log_scale)[data.frame]
+    return table.assign(
+        I=_sums(data, weight * data.intensity) / whole,
+        sigma=np.sqrt(_sums(data, (weight * data.sigma) ** 2)) / whole,
+    )
 
 
 def fit_intensities(

@@ -261,12 +261,25 @@ def _cycles(
         step[:, :2] = np.clip(step[:, :2], -limit, limit)
         geometry = tilted(geometry, step[:, 0], step[:, 1])
         scale = model.log_scale + step[:, 2]
-        spread = 1.4826 * float(np.median(np.abs(now.residual) * np.sqrt(now.weight)))
+        spread = 1.4826 * float(np.median(np.abs(now.residual) * np.sqrt(now.weight))) * excess(data, now, n)
         noise = float(np.clip(model.noise * np.clip(spread, 0.7, 1.4), 0.01, spec.largest_model_error))
         model = replace(model, log_scale=scale - scale.mean(), noise=noise)
         if np.sqrt(np.mean(step[:, :2] ** 2)) < np.radians(spec.settled_deg):
             break
     return geometry, model, normal
+
+
+def excess(data: Measurements, now: Calculated, n_frames: int) -> float:
+    """Root of measurements over degrees of freedom: by how much residuals of a fit with these parameters are too
+    small.
+
+    Fitted are two tilts and a scale of every frame, and of every reflection's intensity the part Σ w k²P² / (Σ w
+    k²P² + ridge) that its own measurements and not its equivalents' determine; ridge is nought for those without.
+    """
+    own = np.bincount(data.reflection, now.weight * now.p**2, data.n_reflections)
+    fitted = 3 * n_frames + float((own / np.maximum(own + now.ridge, 1e-300)).sum())
+    n = len(data.frame)
+    return float(np.sqrt(n / max(n - fitted, 0.25 * n)))
 
 
 def frame_equations(data: Measurements, model: Model, now: Calculated, n_frames: int) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from nanoed.pipeline.reduce.calibration import calibrated
-from nanoed.pipeline.reduce.curvefit import fit_intensities
+from nanoed.pipeline.reduce.curvefit import intensities
 from nanoed.pipeline.reduce.geometry import Geometry
 from nanoed.pipeline.reduce.lattice import Lattice, find_lattice
 from nanoed.pipeline.reduce.merge import Merged, merge
@@ -21,6 +21,7 @@ from nanoed.pipeline.reduce.output import frame_table, statistics_of, write_redu
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.profile import Profile
 from nanoed.pipeline.reduce.rocking import RockingShape
+from nanoed.pipeline.reduce.scales import shrunk_scales
 from nanoed.pipeline.reduce.search import Detector, detector_of, search
 from nanoed.pipeline.reduce.second import find_second
 from nanoed.pipeline.reduce.series import Progress
@@ -113,6 +114,9 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     spots = integrate(dataset, oriented.geometry, profile, detector, spec, 0.0, workers, progress, None, beside)
     spots = spots[~blank[spots["frame"]]].reset_index(drop=True)
     tell("merging", 0, 1)
+    oriented, scale_part = shrunk_scales(
+        oriented, measurements(spots, spec), spec.orientation, spec.merging.min_recorded
+    )
     fitted = _fitted(oriented, spots, spec)
     if fitted.empty:
         raise InputError("no reflection was recorded in full", file=dataset.path,
@@ -127,6 +131,7 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     frames = frame_table(dataset.nominal, peaks, lattice, oriented, blank)
     numbers = statistics_of(dataset.nominal, detector, peaks, lattice, oriented, profile, spots, merged, spec)
     numbers |= symmetry.record() | {"camera_length_ratio": camera_ratio, "a_per_px": lattice.geometry.a_per_px}
+    numbers["scale_part"] = scale_part
     numbers["second_lattice"] = second.record(oriented.geometry, profile, spec) if second else None
     virtual = virtual_frames(oriented, spots, blank, dataset.nominal, spec.virtual)
     return Reduction(
@@ -139,7 +144,7 @@ def _fitted(oriented: Oriented, spots: pd.DataFrame, spec: ReduceSpec) -> pd.Dat
     """Columns of curvefit: one row per hkl that was recorded, those that glides and screws extinguish among them."""
     data = measurements(spots, spec, extinct=True)
     calculated = evaluate(oriented.geometry, data, oriented.model, spec.orientation)
-    fitted = fit_intensities(oriented.geometry, data, oriented.model, calculated)
+    fitted = intensities(oriented.geometry, data, oriented.model, calculated)
     return fitted[fitted["recorded"] >= spec.merging.min_recorded].reset_index(drop=True)
 
 
