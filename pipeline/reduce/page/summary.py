@@ -26,8 +26,8 @@ def summary(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[tuple[str,
         ("distortion", _distortion(numbers["distortion"])),
         ("rocking curve", _rocking(numbers["rocking_curve"])),
         ("orientations", f"s.u. of a tilt {frames['tilt_su_deg'].median():.3f}° (median)"),
-        ("frame scales", f"{frames['scale'].min():.3f} to {frames['scale'].max():.3f}; {100 * numbers['scale_part']:.0f} % "
-                         "of ln k as fitted, by the agreement of equivalents"),
+        ("frame scales", f"{frames['scale'].min():.3f} to {frames['scale'].max():.3f}; of the fitted ones "
+                         f"{100 * numbers['scale_part']:.0f} % by the agreement of equivalents"),
         ("Laue class", _laue(numbers)),
         ("space groups", _groups(numbers["space_groups"])),
         ("merged in", f"{numbers['laue']}, {numbers['spacegroup'] or 'no absences'}"),
