@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from scipy import stats
 
 from nanoed.pipeline.page.drawing import MUTED, styled
@@ -104,7 +105,7 @@ def accuracy_figure(table: pd.DataFrame, results: pd.DataFrame) -> Figure:
             mine = results[(results["structure"] == structure) & (results["protocol"] == protocol)]
             for (method, fluence), curve in part.groupby(["method", "fluence_e_A2"], sort=True):
                 label, colour, marker = SERIES.get(str(method), (str(method), MUTED, "x"))
-                label += f", {fluence:.3g} e Å$^{{-2}}$" if len(fluences) > 1 else ""
+                label += f", {float(f'{fluence:.3g}'):g} e Å$^{{-2}}$" if len(fluences) > 1 else ""
                 seen = curve[curve["n"] > 0]
                 bars = [seen["av_dist_A"] - seen["low_A"], seen["high_A"] - seen["av_dist_A"]]
                 style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": lines[fluence]}
@@ -118,6 +119,10 @@ def accuracy_figure(table: pd.DataFrame, results: pd.DataFrame) -> Figure:
                 axes.axhline(goal, color=MUTED, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
             axes.set(xscale="log", yscale="log", title=f"{structure}, {str(protocol).replace('_', ' ')}")
             axes.set_xlabel("diameter of the sphere of equal volume (nm)")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(
+                FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "235" else "")
+            )
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
         grid[0].set_ylabel("average distance from the truth (Å)")

@@ -163,7 +163,7 @@ def _loop(
     columns = {}
     for tag, name in zip(tags, names, strict=True):
         column = block.find_loop(prefix + tag) or block.find_loop(prefix + _ALSO.get(tag, tag))
-        if not column:
+        if not column or len(column) == 0:
             raise InputError("missing loop item", file=path, field=prefix + tag, allowed="a .cif_pets loop")
         try:
             values = np.array([gemmi.cif.as_number(x) for x in column])
@@ -176,6 +176,8 @@ def _loop(
                 raise InputError("not a whole number", file=path, field=prefix + tag)
             values = values.round().astype(np.int64)
         columns[name] = values
+    if len({len(values) for values in columns.values()}) > 1:
+        raise InputError("items of unequal number", file=path, field=prefix + tags[0], allowed="one loop")
     table = pd.DataFrame(columns)
     if "scale" not in table and prefix == "_diffrn_zone_axis_":
         table["scale"] = 1.0
