@@ -69,7 +69,22 @@ def import_frames(
     source : a .pts, .h5, .nxs or .mrc file, or a folder or one frame of a series of .img, .mrc files.
     Raises InputError for unreadable files, frames of unequal size, and metadata that neither they nor `spec` give.
     """
-    found = find_frames(source)
+    return import_found(find_frames(source), source, out, spec, progress)
+
+
+def frames_bytes(found: Found) -> int:
+    """Space that the frames may take as a data set or in another format: 32 bits a pixel, without compression."""
+    return 4 * found.n_frames * next(found.images()).size
+
+
+def import_found(
+    found: Found,
+    source: Path,
+    out: Path,
+    spec: ImportSpec,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Path:
+    """As `import_frames`, of frames that have been found; `source` is for messages."""
     first = next(found.images())
     if first.ndim != 2 or first.dtype.kind not in "iuf":
         raise InputError("not frames of counts", file=source, value=f"{first.dtype} {first.shape}")

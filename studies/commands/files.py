@@ -59,10 +59,13 @@ def export(
     Example: nanoed export frames --format xds --out smv
     """
     from nanoed.pipeline.io.export import export as make
+    from nanoed.pipeline.io.foreign import find_frames, frames_bytes
+    from nanoed.sim.dataset import FILE_NAME
     from nanoed.studies.console import shown_progress
     from nanoed.studies.folder import placed
 
-    with shown_progress() as progress, placed(out, force) as work:
+    room = frames_bytes(find_frames(data / FILE_NAME if data.is_dir() else data))
+    with shown_progress() as progress, placed(out, force, room=room) as work:
         make(data, form.value, work, progress)
 
 
@@ -80,13 +83,13 @@ def import_(
 
     Example: nanoed import series.mrc --set voltage_kv=200 --set a_per_px=0.006 --out frames
     """
-    from nanoed.pipeline.io.foreign import ImportSpec, import_frames
+    from nanoed.pipeline.io.foreign import ImportSpec, find_frames, frames_bytes, import_found
     from nanoed.studies.console import shown_progress
     from nanoed.studies.folder import placed
 
-    spec = spec_of(ImportSpec, config, overrides)
-    with shown_progress() as progress, placed(out, force) as work:
-        import_frames(frames, work, spec, progress)
+    spec, found = spec_of(ImportSpec, config, overrides), find_frames(frames)
+    with shown_progress() as progress, placed(out, force, room=frames_bytes(found)) as work:
+        import_found(found, frames, work, spec, progress)
 
 
 def report(

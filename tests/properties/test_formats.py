@@ -199,3 +199,24 @@ def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path, name, conte
 def test_wavelength_and_voltage_belong_to_each_other():
     assert voltage_of(wavelength_A(200.0)) == pytest.approx(200.0, abs=2e-3)
     assert voltage_of(wavelength_A(120.0)) == pytest.approx(120.0, abs=2e-3)
+
+
+def test_whether_there_is_room_is_asked_before_anything_is_written(data, tmp_path, capsys, monkeypatch):
+    import nanoed.studies.folder as folder
+
+    asked = []
+    monkeypatch.setattr(folder, "_reserve", lambda path, size: asked.append(size))
+    write_mrc(tmp_path / "stack.mrc", [frame.astype(np.float32) for frame in frames()])
+    given = [f"--set={key}={str(value).replace('(', '[').replace(')', ']')}" for key, value in EVERYTHING.items()]
+    assert status(["import", str(tmp_path / "stack.mrc"), "--out", str(tmp_path / "in"), *given]) == 0
+    assert status(["export", str(data), "--out", str(tmp_path / "out")]) == 0
+    assert asked == [4 * 4 * SHAPE[0] * SHAPE[1]] * 2
+    monkeypatch.undo()
+    monkeypatch.setattr(folder.os, "posix_fallocate", full)
+    assert status(["export", str(data), "--out", str(tmp_path / "full")]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert not (tmp_path / "full").exists()
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
