@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from nanoed.studies.regress import CASES, judge, read_spread, rows_of
 
 BASELINE = Path(__file__).resolve().parents[2] / "reports" / "baseline"
@@ -20,7 +18,6 @@ def test_small_case_is_within_the_spread_over_seeds(small_case, small_run):
     reference = rows_of((BASELINE / "brookite-small.csv").read_text(encoding="utf-8"))
     now = rows_of((small_run.folder / "results.csv").read_text(encoding="utf-8"))
     spread = read_spread(BASELINE / "spread.csv")
-    if not spread:
-        pytest.skip("reports/baseline/spread.csv is not made yet")
+    assert spread
     slipped = [v for v in judge(small_case.name, reference, now, spread, share=1.0) if v.slipped]
     assert slipped == []
