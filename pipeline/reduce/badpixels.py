@@ -70,7 +70,7 @@ def find_bad_pixels(
     for axis in (0, 1):
         lines = wide_lines(unlike[axis], spec) | odd_lines(np.moveaxis(total, axis, 0), gain, spec)
         np.moveaxis(gap, axis, 0)[lines] = True
-    return bad_pixels(listed=listed, dead=dead, hot=hot, gap=gap)
+    return bad_pixels(listed=listed, dead=dead & ~gap, hot=hot & ~gap, gap=gap)
 
 
 def dead_pixels(total: Array, gain: float, spec: MaskSpec) -> Mask:

@@ -23,7 +23,7 @@ from nanoed.pipeline.reduce.profile import Profile
 from nanoed.pipeline.reduce.rocking import RockingShape
 from nanoed.pipeline.reduce.scales import shrunk_scales
 from nanoed.pipeline.reduce.search import Detector, detector_of, search
-from nanoed.pipeline.reduce.second import find_second
+from nanoed.pipeline.reduce.second import SecondLattice, find_second
 from nanoed.pipeline.reduce.series import Progress
 from nanoed.pipeline.reduce.spacegroup import SymmetryFound, find_symmetry, lattice_of_metric
 from nanoed.pipeline.reduce.spots import integrate, spot_profile
@@ -44,7 +44,7 @@ class Reduction:
     fitted : one row per measured hkl, columns of curvefit.  merged : the unique list.
     virtual : frames of dynamical refinement.  frames : columns of output.frame_table.
     statistics : what reduction.json holds.  spec : the settings with the symmetry that was found.
-    detector, peaks, lattice : what the first pass over the frames found.
+    detector, peaks, lattice, second : what the first pass over the frames found; second: of another particle, or None.
     """
 
     geometry: Geometry
@@ -60,6 +60,7 @@ class Reduction:
     detector: Detector
     peaks: Peaks
     lattice: Lattice
+    second: SecondLattice | None
 
 
 def reduce(
@@ -136,7 +137,7 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     virtual = virtual_frames(oriented, spots, blank, dataset.nominal, spec.virtual)
     return Reduction(
         oriented.geometry, oriented, profile, spots, fitted, merged, virtual, frames, numbers, spec, detector,
-        peaks, lattice,
+        peaks, lattice, second,
     )  # fmt: skip
 
 

@@ -19,22 +19,27 @@ BLUE, VERMILION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
 WIDE = 6.4  # inches
 
 
-def peak_map(peaks: Peaks, known: NDArray[np.bool_], geometry: Geometry, shape: tuple[int, int]) -> Figure:
-    """All peaks of all frames about the pattern centre of their frame, y up, those that the lattice explains in
-    blue."""
+def peak_map(
+    peaks: Peaks,
+    groups: list[tuple[str, NDArray[np.bool_]]],
+    geometry: Geometry,
+    shape: tuple[int, int],
+) -> Figure:
+    """All peaks of all frames about the pattern centre of their frame, y up; groups: names and masks (n,) of them."""
     offset = (peaks.pixels - geometry.centres[peaks.frame]) * [1, -1] * geometry.a_per_px
     with styled():
         figure = Figure(figsize=(3.4, 3.4 * shape[0] / shape[1]), layout="constrained")
         axes = figure.add_subplot()
-        for mask, colour, label in ((known, BLUE, "explained"), (~known, VERMILION, "not explained")):
-            _dots(axes, offset[mask], colour, f"{label}: {int(mask.sum())}")
+        colours = {"explained": BLUE, "by the second lattice": GREEN, "not explained": VERMILION}
+        for name, mask in groups:
+            _dots(axes, offset[mask], colours[name], f"{name}: {int(mask.sum())}")
         azimuth, reach = np.median(geometry.omega), 0.55 * shape[1] * geometry.a_per_px
         x, y = reach * np.cos(azimuth), reach * np.sin(azimuth)
         axes.plot([-x, x], [-y, y], color=MUTED, linewidth=0.7, linestyle=(0, (4, 3)), label="tilt axis")
         half = 0.5 * np.array(shape[::-1]) * geometry.a_per_px
         axes.set(xlim=(-half[0], half[0]), ylim=(-half[1], half[1]), aspect="equal",
                  xlabel="x (1/Å)", ylabel="y (1/Å)")  # fmt: skip
-        figure.legend(loc="outside upper center", ncols=3)
+        figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 

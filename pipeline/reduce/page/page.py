@@ -92,14 +92,21 @@ def _overview(result: Reduction) -> Section:
 def _peaks(result: Reduction, shape: tuple[int, int]) -> Section:
     spec, peaks = result.spec, result.peaks
     corner = float(np.hypot(*(0.6 * np.array(shape)))) * result.geometry.a_per_px
-    tail = 3 * spec.integration.tail  # strong reflections are seen far from the Bragg condition
-    known = explained(result.geometry, peaks, corner, spec.positions.reach_px[-1], tail)
+    reach, tail = spec.positions.reach_px[-1], spec.integration.tail
+    first = explained(
+        result.geometry, peaks, corner, reach, 3 * tail
+    )  # strong ones are seen far from Bragg's condition
+    groups = [("explained", first)]
+    if result.second is not None:
+        other = explained(result.second.geometry(result.geometry), peaks, corner, reach, tail) & ~first
+        groups.append(("by the second lattice", other))
+    groups.append(("not explained", ~np.logical_or.reduce([mask for _, mask in groups])))
     search = figures.axis_figure(result.lattice.axis_search, float(result.statistics["axis_azimuth_deg"]))
     return Section(
         "peaks",
         "Peaks and tilt axis",
         pictures=(
-            _picture(figures.peak_map(peaks, known, result.geometry, shape), "peak-map",
+            _picture(figures.peak_map(peaks, groups, result.geometry, shape), "peak-map",
                      "Peaks of all frames about their pattern centres, and the projection of the tilt axis."),
             _picture(search, "axis-search", "Search for the azimuth of the tilt axis; the line is the refined one."),
         ),
