@@ -23,6 +23,7 @@ from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import InputError
 
 WIDTH, HEIGHT, BITS, COMPRESSION, SAMPLES = 256, 257, 258, 259, 277  # tags of TIFF 6.0
+LONGEST_SIDE_PX = 2**16
 DEFLATE_MOST = 1032  # bytes that one byte of a compressed image can stand for
 logging.getLogger("fabio").setLevel(logging.CRITICAL + 1)  # what it finds wrong is raised as well
 ORIGIN_PX = 0.5  # PETS2's pixel coordinates less ours
@@ -63,8 +64,10 @@ def _check_declared(raw: bytes) -> None:
         elif tag in (WIDTH, HEIGHT, BITS, SAMPLES):
             raise ValueError(f"tag {tag} is not one whole number")
     pixels = tags.get(WIDTH, 0) * tags.get(HEIGHT, 0)
-    if not 0 < pixels <= LARGEST_FRAME_PX or tags.get(SAMPLES, 1) != 1:
-        raise ValueError(f"{tags.get(WIDTH)} x {tags.get(HEIGHT)} pixels of {tags.get(SAMPLES, 1)} samples")
+    if not 0 < pixels <= LARGEST_FRAME_PX or max(tags[WIDTH], tags[HEIGHT]) > LONGEST_SIDE_PX:
+        raise ValueError(f"{tags.get(WIDTH)} x {tags.get(HEIGHT)} pixels")
+    if tags.get(SAMPLES, 1) != 1 or tags.get(BITS, 1) not in (8, 16, 32, 64):
+        raise ValueError(f"{tags.get(SAMPLES, 1)} samples of {tags.get(BITS, 1)} bits")
     most = len(raw) * (1 if tags.get(COMPRESSION, 1) == 1 else DEFLATE_MOST)
     if pixels * tags.get(BITS, 1) / 8 > most:
         raise ValueError(f"{tags[WIDTH]} x {tags[HEIGHT]} pixels are not all there")
