@@ -15,7 +15,7 @@ from nanoed.studies.figures import SERIES
 from nanoed.studies.sweeps.statistics import summarise
 
 MEASURES = (
-    *("coverage_pct", "redundancy", "r_int_pct", "n_obs", "n_par", "r_obs_pct", "r_all_pct", "gof"),
+    *("coverage_pct", "redundancy", "r_int_pct", "n_obs", "n_par", "r_obs_pct", "r_all_pct", "wr_all_pct", "gof"),
     *("av_dist_A", "max_dist_A", "u_rmsd_A2", "occ_max_err", "adp_npd", "hand_z", "hand_right", "pull_rms"),
     *("cell_err_pct", "orientation_err_deg", "thickness_A", "thickness_true_A"),
 )
