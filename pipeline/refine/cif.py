@@ -29,6 +29,12 @@ THEORY = {
     "kinematical-frames": "kinematical",
     "dynamical": "dynamical",
 }
+MERGED = ("kinematical", "kinematical-nonaveraged")
+FRAME_WEIGHTS = {
+    "errors": "",
+    "equal": ", times a factor of every frame that makes its sum of wI^2^ that of the others",
+    "mean_wr": ", times a factor of every frame for the mean of wR of frames to be minimised",
+}
 REFLECTIONS = ["h", "k", "l", "I_obs", "sigma", "I_calc"]
 SHAPES = {"plate": "one thickness", "wedge": "F(t) = t", "sphere": "F(t) = t^2^", "ellipsoid": "F(t) = t^2^"}
 """Share of the area that is thinner than t, in parts of the greatest thickness."""
@@ -165,14 +171,14 @@ def _add_experiment(block: gemmi.cif.Block, refinement: Refinement) -> None:
 
 def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:
     s, settings = refinement.statistics, refinement.settings
-    u, hydrogen = settings["instability"], "H" in refinement.crystal.elements
+    hydrogen = "H" in refinement.crystal.elements
     treatment = {"riding": "constr", "fixed": "noref", "free": "refall"}[settings["constraints"]["hydrogens"]]
     pairs = {
         "_refine_diffraction_theory": THEORY[refinement.method],
         "_refine_ls_structure_factor_coef": "Fsqd",
         "_refine_ls_matrix_type": "full",
         "_refine_ls_weighting_scheme": "sigma",
-        "_refine_ls_weighting_details": f"w=1/(s^2^(I)+({2 * u:g}I)^2^)",
+        "_refine_ls_weighting_details": _weighting(settings, refinement.method),
         "_refine_ls_hydrogen_treatment": treatment if hydrogen else "undef",
         "_refine_ls_extinction_method": "none",
         "_refine_ls_number_reflns": f"{s['n_all']:d}",
@@ -198,6 +204,16 @@ def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:
     _set(block, pairs)
     if "thickness_A" in s:
         _add_theory(block, s, settings)
+
+
+def _weighting(settings: dict[str, Any], method: str) -> str:
+    """The weights of statistics.weights and what frames weigh beside; merged intensities have those of the errors."""
+    of_errors = f"(s^2^(I)+({2 * settings['instability']:g}I)^2^)"
+    if method in MERGED:
+        return f"w=1/{of_errors}"
+    power = settings["emphasis"]
+    numerator = f"max(I,s(I))^{power:g}^" if power else "1"
+    return f"w={numerator}/{of_errors}{FRAME_WEIGHTS[settings['frame_weights']]}"
 
 
 def _add_theory(block: gemmi.cif.Block, s: dict[str, float], settings: dict[str, Any]) -> None:

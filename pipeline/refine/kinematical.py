@@ -16,6 +16,9 @@ from nanoed.sim.physics.scattering import allowed, structure_factor_derivatives
 
 Array = NDArray[np.float64]
 LARGEST_DAMPING = 1e8
+UNDETERMINED = "the reflections do not determine all parameters; try fewer parameters, or a higher d_star_max"
+SMALLEST_EIGENVALUE = 1e-12
+"""Of the normal matrix scaled to a unit diagonal; below it, some parameters are not determined."""
 FREE_DAMPING = 1e-2
 """Steps damped by more than this are too short to tell whether the least squares has settled."""
 
@@ -24,10 +27,12 @@ def refine_kinematical(hkl: pd.DataFrame, model: Crystal, spec: RefineSpec) -> R
     """Refine coordinates, displacements, occupancies and one scale on F² (Levenberg-Marquardt, full covariance).
 
     hkl : h, k, l, I, sigma, one row per unique reflection. Systematic absences and reflections beyond
-    spec.d_star_max are left out. Raises InputError for data that cannot be used, ConvergenceError.
+    spec.d_star_max are left out. Raises InputError for data that cannot be used, ConvergenceError also where they
+    do not determine the parameters.
     """
     data = selected(hkl, model, spec)
     parameters = parameters_of(model, spec, by_frames=False)
+    _check_number(len(data), parameters)
     observed, sigma = data["I"].to_numpy(float), data["sigma"].to_numpy(float)
     w = weights(observed, sigma, spec.instability)
     indices = data[["h", "k", "l"]].to_numpy()
@@ -71,6 +76,14 @@ def selected(hkl: pd.DataFrame, model: Crystal, spec: RefineSpec) -> pd.DataFram
     return kept.reset_index(drop=True)
 
 
+def _check_number(n_reflections: int, parameters: Parameters) -> None:
+    """Raise InputError where reflections and restraints are no more than parameters and scale."""
+    found = n_reflections + len(parameters.restrained(parameters.start)[0])
+    if found <= len(parameters.names) + 1:
+        allowed = f"more than {len(parameters.names) + 1} parameters"
+        raise InputError("too few reflections inside the limits", value=found, allowed=allowed)
+
+
 def _intensities(
     parameters: Parameters, values: Array, hkl: NDArray[np.int64], spec: RefineSpec
 ) -> tuple[Array, Array]:
@@ -110,7 +123,10 @@ def _minimise(
         gof2 = cost / max(len(observed) + len(beside) - len(values) - 1, 1)
         right = jacobian.T @ (w * residual) + by_parameters.T @ beside
         while True:
-            step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), right)
+            try:
+                step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), right)
+            except np.linalg.LinAlgError:
+                raise ConvergenceError(UNDETERMINED) from None
             move = parameters.limited(step[:-1])
             trial = _state(parameters, values + move, hkl, observed, w, spec)
             if trial[0] <= cost * (1 + 1e-12):
@@ -126,11 +142,19 @@ def _minimise(
         free = damping <= FREE_DAMPING
         values, current, damping = values + move, trial, max(damping / 10, 1e-9)
         if free and shift < spec.settled:
+            if not _determined(normal):
+                raise ConvergenceError(UNDETERMINED)
             return values, current[1], covariance * gof2, pd.DataFrame(history)
     raise ConvergenceError(
         f"kinematical refinement did not converge in {spec.max_cycles} cycles (largest shift/su {shift:.2g}); "
         "try a better start model or fewer parameters"
     )
+
+
+def _determined(normal: Array) -> bool:
+    """Whether a normal matrix (p, p) has an inverse worth the name."""
+    unit = np.sqrt(np.diag(normal))
+    return bool(np.linalg.eigvalsh(normal / np.outer(unit, unit)).min() > SMALLEST_EIGENVALUE)
 
 
 def _state(

@@ -34,7 +34,11 @@ class ThicknessSpec(Part):
     """Every frame has a size of its own, whose log is this (prior spread) about the common one; None: one size."""
 
     @model_validator(mode="after")
-    def _one_kind_of_change(self) -> ThicknessSpec:
+    def _possible(self) -> ThicknessSpec:
+        if not any(self.axis_uvw):
+            raise ValueError("axis_uvw must not be 0 0 0")
+        if self.scan_A[0] >= self.scan_A[1]:
+            raise ValueError("scan_A must rise")
         if self.frame_spread is not None and self.angle_terms:
             raise ValueError("frame_spread and angle_terms exclude each other")
         return self

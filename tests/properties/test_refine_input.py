@@ -10,13 +10,15 @@ from goldens import shipped
 from nanoed.pipeline.io.cif_pets import PetsData
 from nanoed.pipeline.refine.cells import cell_of, cell_warning, check_cells
 from nanoed.pipeline.refine.frames import Engine, frames_of
+from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.problem import basis
+from nanoed.pipeline.refine.spec import TwinSpec
 from nanoed.pipeline.spec import RefineSpec, ThicknessSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.electron import wavelength_A
-from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.errors import ConvergenceError, InputError
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
-from nanoed.sim.physics.scattering import reflections_within
+from nanoed.sim.physics.scattering import reflections_within, structure_factors
 
 SEMI_ANGLE_DEG = 1.0
 
@@ -91,3 +93,17 @@ def test_thickness_along_the_beam_follows_from_the_orientation() -> None:
     assert mean["lamella"][:2] == pytest.approx([1, 2 / np.sqrt(3)])
     assert mean["rod"][1:] == pytest.approx([np.pi / 4 / np.sin(np.radians(30)), np.pi / 4], rel=1e-3)
     assert mean["ellipsoid"] == pytest.approx([4 / 3, 2 / 3 / np.sqrt(0.25 + 0.75 / 4), 2 / 3], rel=1e-6)
+
+
+def test_too_little_for_a_kinematical_refinement() -> None:
+    """A perfect fit with more parameters than reflections, or with a parameter that changes nothing, is no result."""
+    crystal = shipped("brookite")
+    hkl = reflections_within(crystal, 1.2)
+    intensity = np.abs(structure_factors(crystal, hkl)) ** 2
+    table = pd.DataFrame(hkl, columns=["h", "k", "l"]).assign(I=intensity, sigma=0.01 * intensity.max())
+    refine_kinematical(table, crystal, RefineSpec(d_star_max=1.2))
+    with pytest.raises(InputError, match="too few reflections"):
+        refine_kinematical(table, crystal, RefineSpec(d_star_max=0.25))
+    law = ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))  # what the crystal has itself
+    with pytest.raises(ConvergenceError, match="do not determine"):
+        refine_kinematical(table, crystal, RefineSpec(d_star_max=1.2, twin=TwinSpec(law=law)))

@@ -119,6 +119,8 @@ def refined(folder: Path, out: Path, *more: str) -> int:
         ("refine_mosaicity=true", "mosaicity_deg"),
         ("twin.law=[[2,0,0],[0,1,0],[0,0,1]]", "determinant"),
         ("thickness={frame_spread=0.1,angle_terms=1}", "exclude"),
+        ("thickness.scan_A=[800,50]", "scan_A must rise"),
+        ("thickness.axis_uvw=[0,0,0]", "axis_uvw"),
     ],
 )
 def test_settings_that_cannot_be_kept(setting: str, told: str, good: Path, tmp_path: Path, capsys) -> None:

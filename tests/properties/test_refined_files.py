@@ -198,3 +198,21 @@ def test_formula_of_shared_sites() -> None:
 def test_large_uncertainties() -> None:
     assert with_su(2592757.0, 68304.0) == "2590000(70000)"
     assert with_su(1234.0, 240.0) == "1200(200)"
+
+
+def test_weights_are_told_as_they_were() -> None:
+    crystal = shipped("quartz")
+    hkl = unique_reflections(crystal, 1.0)
+    i = np.abs(structure_factors(crystal, hkl)) ** 2
+    table = pd.DataFrame(hkl, columns=["h", "k", "l"]).assign(I=i, sigma=0.05 * i.max())
+    found = refine_kinematical(table, crystal, RefineSpec(instability=0.02))
+
+    def told(method: str, **settings: object) -> str:
+        other = replace(found, method=method, settings=found.settings | settings)
+        block = refined_document(other).sole_block()
+        return str(gemmi.cif.as_string(block.find_value("_refine_ls_weighting_details")))
+
+    plain = "w=1/(s^2^(I)+(0.04I)^2^)"
+    assert told("dynamical") == told("kinematical", emphasis=1.0, frame_weights="equal") == plain
+    assert told("dynamical", emphasis=1.0) == "w=max(I,s(I))^1^/(s^2^(I)+(0.04I)^2^)"
+    assert told("dynamical", frame_weights="equal").startswith(f"{plain}, times a factor of every frame")
