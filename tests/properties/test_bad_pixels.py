@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from spot_frames import expected_frame, nominal, true_geometry, true_intensities
 
+from nanoed.pipeline.io.foreign import ImportSpec, import_frames
 from nanoed.pipeline.reduce.badpixels import bad_pixels, filled, find_bad_pixels
 from nanoed.pipeline.reduce.search import detector_of, search
 from nanoed.pipeline.spec import MaskSpec, ReduceSpec
@@ -99,6 +100,8 @@ def test_the_mask_of_the_data_set_is_respected(tmp_path: Path) -> None:
         found = find_bad_pixels(dataset, MaskSpec(find=False))
         assert found.reasons == {"listed": 200, "all": 200}
         np.testing.assert_array_equal(find_bad_pixels(dataset, MaskSpec()).bad, mask)
+    with open_dataset(import_frames(path, tmp_path / "imported", ImportSpec())) as copy:
+        np.testing.assert_array_equal(copy.pixel_mask(), mask)
     with h5py.File(path, "r+") as file:
         del file["entry/instrument/detector/pixel_mask"]
         file["entry/instrument/detector/pixel_mask"] = np.zeros((3, 4), np.uint32)
