@@ -48,7 +48,9 @@ def report(run_dir: Path, pdf: bool = False) -> Path:
     pdf : write every figure as PDF as well, which takes some seconds.
     Raises InputError if the folder holds no run, or a file that is not what its name says.
     """
-    if not (run_dir / "run.json").exists() and (run_dir / "results.csv").exists():
+    if not (run_dir / "results.csv").is_file():
+        raise InputError("no results here", file=run_dir, allowed="a folder of a run or of a study, with results.csv")
+    if not (run_dir / "run.json").exists():
         return size_report(run_dir, pdf)
     results = tables.read_results(run_dir / "results.csv")
     run = _read_run(run_dir / "run.json")

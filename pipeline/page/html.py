@@ -87,7 +87,7 @@ class Page:
 
 def typeset(text: str) -> Markup:
     """The text, escaped, with R_obs and the like set as symbols with a subscript."""
-    symbol = re.compile(r"\b(w?R|F|S)_(obs|calc|all|int|g)\b")
+    symbol = re.compile(r"\b([wM]?R|F|S)_(obs|calc|all|int|g)\b")
     return Markup(symbol.sub(r"<i>\1</i><sub>\2</sub>", str(escape(text))))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 
 class InputError(ValueError):
@@ -22,7 +22,7 @@ class InputError(ValueError):
         )
         text = f"{head}: {what}" if head else what
         if value is not None:
-            text += f" (got {value!r})" if not isinstance(value, str) else f" (got '{value}')"
+            text += f" (got '{value}')" if isinstance(value, str | PurePath) else f" (got {value!r})"
         if allowed is not None:
             text += f"; allowed: {allowed}"
         super().__init__(" ".join(text.split()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nanoed.pipeline.page.drawing import inline_svg, styled, svg
+from nanoed.pipeline.page.drawing import inline_svg, pdf, svg
 from nanoed.pipeline.page.html import Cell, Download, Page, Picture, Section, Table, render
-from nanoed.studies.sweeps.store import write_text
+from nanoed.studies.sweeps.store import write_file, write_text
 
 MOST_ROWS = 400
 """Of a table on the page; the CSV has all."""
@@ -48,7 +47,7 @@ def write_outcome(outcome: Outcome, out: Path, title: str, header: str, alarms: 
     pictures = {name: svg(drawing.figure) for name, drawing in outcome.drawings.items()}
     for name, drawing in outcome.drawings.items():
         write_text(out / f"{name}.svg", pictures[name])
-        write_pdf(out / f"{name}.pdf", drawing.figure)
+        write_file(out / f"{name}.pdf", pdf(drawing.figure))
     page = Page(title, header, alarms, tuple(_sections(outcome, texts, pictures)))
     write_text(out / "index.html", render(page))
     return out / "index.html"
@@ -57,18 +56,6 @@ def write_outcome(outcome: Outcome, out: Path, title: str, header: str, alarms: 
 def csv_text(table: pd.DataFrame, header: str) -> str:
     """The table as CSV under the header line; numbers to six significant digits."""
     return f"# {header}\n" + table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-
-
-def write_pdf(path: Path, figure: Figure) -> None:
-    """The figure as PDF, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    with styled():
-        figure.savefig(
-            buffer, format="pdf", metadata={"CreationDate": None, "Producer": None}, bbox_inches="tight"
-        )
-    scratch = path.with_name(f".{path.name}.part")
-    scratch.write_bytes(buffer.getvalue())
-    scratch.replace(path)
 
 
 def _sections(outcome: Outcome, texts: Mapping[str, str], pictures: Mapping[str, str]) -> list[Section]:

@@ -61,11 +61,16 @@ class Store:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file of text, see `write_file`."""
+    write_file(path, text.encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
     """Write a file so that a reader finds the old or the new one, never a part."""
     with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.part")
-        _write(scratch, text.encode())
+        _write(scratch, content)
         os.replace(scratch, path)
 
 

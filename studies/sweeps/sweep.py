@@ -99,28 +99,29 @@ def _collect(
 ) -> None:
     """Keep every core busy with one point, store what comes back, and say how long the rest will take.
 
-    A worker is never handed a second point to wait, so that one which dies takes no other's blame.
+    A worker is never handed a second point to wait, so that one which dies takes no other's blame; workers that join
+    later get theirs when the next point is done.
     """
     from distributed import as_completed
 
     order = sorted(todo, key=lambda key: -expected.get(key, 0.0))
     clock = _Clock({key: max(expected.get(key, 0.0), 1e-3) for key in order})
     client.wait_for_workers(1)
-    waiting, busy = iter(order), as_completed()
-    keys = {}
+    waiting, busy = order[::-1], as_completed()
+    keys: dict[str, str] = {}  # of the points that are being run, by future
 
-    def submit_next() -> None:
-        key = next(waiting, None)
-        if key is not None:
+    def fill_up() -> None:
+        cores = max(1, sum(client.nthreads().values()))
+        while waiting and len(keys) < cores:
+            key = waiting.pop()
             document = todo[key].case.document
             future = client.submit(task, document, key, scratch, key=f"nanoed-{key}", pure=False)
             keys[future.key] = key
             busy.add(future)
 
-    for _ in range(sum(client.nthreads().values())):
-        submit_next()
+    fill_up()
     for future in busy:
-        key = keys[future.key]
+        key = keys.pop(future.key)
         why = _stored(future, key, store)
         if why is None:
             found.made += 1
@@ -129,7 +130,7 @@ def _collect(
             found.lost[key] = why
         tell(f"{clock.passed(key)}: {todo[key].text}{'' if why is None else f': lost: {why}'}")
         future.release()
-        submit_next()
+        fill_up()
 
 
 def _stored(future: Any, key: str, store: Store) -> str | None:

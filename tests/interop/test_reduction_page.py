@@ -98,6 +98,9 @@ def test_summary_and_alarms(result: Reduction) -> None:
     assert lines["merged in"].startswith("mmm")
     assert max(len(text) for text in lines.values()) < 300
     assert alarms(result.statistics, result.frames) == []
+    absent = {"groups": ["P b c a"], "n_absent": 3, "mean_ratio": -0.002, "log_odds": 0.0}
+    named = dict(summary(result.statistics | {"space_groups": [absent]}, result.frames))["space groups"]
+    assert named == "P b c a (3 absences at 0 % of the mean)"
     upset = result.statistics | {"rotation_reversed": True}
     assert "against" in alarms(upset, result.frames)[0]
     refused = [t | {"accepted": False} for t in result.statistics["laue_tests"]]

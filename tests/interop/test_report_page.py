@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imsave
 
-from nanoed.pipeline.page.html import vendored_viewer
+from nanoed.pipeline.page.html import typeset, vendored_viewer
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.figure_tables import TABLES, write_table
 from nanoed.studies.report import report
@@ -435,3 +435,8 @@ def test_what_is_no_table_of_results_is_one_line(content: bytes, tmp_path: Path)
         report(tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_symbols_are_set_and_text_is_escaped() -> None:
+    assert typeset("MR_obs < wR_all") == "<i>MR</i><sub>obs</sub> &lt; <i>wR</i><sub>all</sub>"
+    assert typeset("r_obs_pct") == "r_obs_pct"

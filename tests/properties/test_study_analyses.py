@@ -66,6 +66,16 @@ def test_size_limit_marks_few_reflections_and_sizes_that_end_above():
     assert any("no size of the grid" in remark for remark in outcome.remarks)
 
 
+def test_size_limit_draws_every_scan_apart_and_names_what_only_one_panel_has():
+    rows = sized(lambda d, *_: 0.1 / d, n_obs=math.nan)  # no reflections per parameter to be marked
+    rows += sized(lambda d, *_: 0.1 / d, ("kinematical",), n_obs=math.nan, scan="serial", structure="ito")
+    figure = size_limit.analyse(results(rows, AXES), {}).drawings["accuracy"].figure
+    named = {text.get_text().partition(" e ")[0] for text in figure.legends[0].get_texts()}
+    assert named == {f"{m}, 1e3" for m in ("kinematical, precession", "dynamical, precession", "kinematical, serial")}
+    markers = [panel.containers[0].lines[0].get_marker() for panel in figure.axes]
+    assert len(set(markers)) == 2
+
+
 def test_pair_is_of_the_same_frames():
     rows = sized(
         lambda d, method, seed: {"kinematical-frames": 0.02, "dynamical": 0.005}[method],

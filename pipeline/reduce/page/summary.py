@@ -139,4 +139,4 @@ def _group(row: Mapping[str, Any]) -> str:
     names = " = ".join(row["groups"][:4]) + (" ..." if len(row["groups"]) > 4 else "")
     if not row["n_absent"]:
         return f"{names} (no absences)"
-    return f"{names} ({row['n_absent']} absences at {100 * row['mean_ratio']:.0f} % of the mean)"
+    return f"{names} ({row['n_absent']} absences at {round(100 * row['mean_ratio'])} % of the mean)"

@@ -18,6 +18,7 @@ from nanoed.sim.physics.errors import InputError
 from nanoed.sim.streams import stream
 from nanoed.studies.sweeps.analyses.common import (
     LABELS,
+    MARKERS,
     as_number,
     derived,
     draw_series,
@@ -141,6 +142,8 @@ def _panels(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def _accuracy(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
     panels, lines = _panels(accuracy), ("-", (0, (5, 2)), (0, (1, 1.5)))
+    scans = list(dict.fromkeys(accuracy["scan"]))
+    labels: dict[str, Any] = {}
     with styled():
         figure = Figure(figsize=(0.8 + 3.3 * len(panels), 3.6), layout="constrained")
         for axes, (name, part) in zip(
@@ -151,14 +154,16 @@ def _accuracy(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
                 style = lines[list(dict.fromkeys(part["fluence"])).index(fluence) % len(lines)]
                 if len(known):
                     label = f"{method}, {scan}, {fluence}" + " e Å$^{-2}$"
-                    draw_series(axes, known, "size_nm", "av_dist_A", label, look_of(str(method), 0), style)
+                    colour, marker = look_of(str(method), 0)
+                    marker = MARKERS[scans.index(scan) % len(MARKERS)] if len(scans) > 1 else marker
+                    draw_series(axes, known, "size_nm", "av_dist_A", label, (colour, marker), style)
+                    labels.setdefault(label, axes.containers[-1])
             for limit in limits:
                 limit_line(axes, limit)
             axes.set(yscale="log", title=name, xlabel=LABELS["size_nm"])
             log_x(axes, list(part["size_nm"]))
-        handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.axes[0].set_ylabel(LABELS["av_dist_A"])
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=2, handlelength=3.5)
     caption = "Average distance from the truth against size: means over the seeds, 95 % intervals; dashed: the limits."
     return Drawing(figure, "accuracy", caption)
 
@@ -174,7 +179,8 @@ def _map(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
             cells = part.assign(size=part["size_nm"].map(as_number), dose=part["fluence"].map(as_number))
             best = cells.sort_values("av_dist_A").groupby(["dose", "size"], as_index=False).first()
             table = best.pivot(index="dose", columns="size", values="av_dist_A")
-            few = best.pivot(index="dose", columns="size", values="few_reflections")
+            marked = best.get("few_reflections", "")
+            few = best.assign(few=marked).pivot(index="dose", columns="size", values="few")
             image = axes.imshow(
                 np.log10(table.to_numpy(float)),
                 origin="lower",
