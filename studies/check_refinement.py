@@ -27,6 +27,7 @@ from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.scattering import allowed, structure_factors, to_unique
 from nanoed.studies.check_derivatives import derivatives, noise_free
+from nanoed.studies.check_dyngo import alanine_dyngo, mordenite_dyngo
 from nanoed.studies.check_mordenite import mordenite_refined
 from nanoed.studies.check_synthetic import mgti2o5, occupancies, replicates
 from nanoed.studies.findings import Finding, asked_parts
@@ -197,6 +198,8 @@ PARTS = {
     "alanine": _alanine,
     "mordenite": _mordenite,
     "mordenite-dynamical": mordenite_refined,
+    "mordenite-dyngo": mordenite_dyngo,
+    "alanine-dyngo": alanine_dyngo,
     "tyrosine": _tyrosine,
     "quartz": _quartz,
     "quartz-absorption": _quartz_absorption,
