@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -85,13 +86,17 @@ def by_dials(data: Path, folder: Path) -> Answer:
     with open_dataset(data) as series:
         nominal = series.nominal
     crystal = json.loads((folder / "integrated.expt").read_text())["crystal"][0]
-    found = int(
-        next(line for line in said.splitlines() if line.startswith("Saved") and "strong" in line).split()[1]
-    )
-    rows = [line.split("|") for line in said.splitlines() if line.rstrip().endswith("% |")]
-    return Answer(
-        axis_frame(crystal, nominal), found, int(rows[-1][2]), merged_mtz(folder / "integrated.mtz")
-    )
+    found, indexed = spots_told(said)
+    return Answer(axis_frame(crystal, nominal), found, indexed, merged_mtz(folder / "integrated.mtz"))
+
+
+def spots_told(said: str) -> tuple[int, int]:
+    """Spots that dials.find_spots saved and dials.index indexed, by what they print; raises InputError without."""
+    saved = re.findall(r"^Saved (\d+) reflections to strong", said, re.MULTILINE)
+    indexed = re.findall(r"^\|\s*\d+\s*\|\s*(\d+)\s*\|\s*\d+\s*\|\s*[\d.]+%\s*\|", said, re.MULTILINE)
+    if not saved or not indexed:
+        raise InputError("DIALS does not say how many spots it indexed", field="--part", value="dials")
+    return int(saved[-1]), int(indexed[-1])
 
 
 def axis_frame(crystal: dict[str, list[float]], nominal: Nominal) -> Array:

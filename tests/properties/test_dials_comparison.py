@@ -18,6 +18,7 @@ from nanoed.studies.dials import (
     findings_of,
     merged_mtz,
     run_steps,
+    spots_told,
     true_integrals,
 )
 
@@ -110,6 +111,19 @@ def test_reads_profile_fitted_whole_reflections(tmp_path: Path) -> None:
     assert found[["h", "k", "l"]].to_numpy().tolist() == [[1, 2, 3]]
     assert found["I"].tolist() == [12.0]
     assert found["sigma"].tolist() == pytest.approx([2 / np.sqrt(2)])
+
+
+def test_numbers_of_spots_are_read_from_what_dials_prints() -> None:
+    said = """Saved 398 reflections to strong.refl
+|   Imageset |   # indexed |   # unindexed | % indexed   |
+|------------+-------------+---------------+-------------|
+|          0 |         301 |            97 | 75.6%       |
++------------+-------------+---------------+-------------+
+|          0 |         395 |             2 | 99.5%       |
+"""
+    assert spots_told(said) == (398, 395)
+    with pytest.raises(InputError, match="does not say"):
+        spots_told("Saved 398 reflections to strong.refl")
 
 
 def test_a_missing_program_is_named(tmp_path: Path) -> None:
