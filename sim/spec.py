@@ -10,7 +10,6 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     PositiveFloat,
-    PositiveInt,
     model_validator,
 )
 
@@ -80,7 +79,7 @@ class Instrument(_Part):
 
     preset: Literal["jeol-f200", "fei-f20", "zeiss-libra120"]
     voltage_kv: Annotated[float, Field(ge=20, le=3000)]
-    detector_px: tuple[PositiveInt, PositiveInt]
+    detector_px: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]]
     pixel_size_um: PositiveFloat
     a_per_px: Annotated[float, Field(gt=0, le=0.1)]
     beam_diameter_nm: PositiveFloat

@@ -190,7 +190,7 @@ def structure_file(structure: str) -> Path:
     except (OSError, ValueError):  # a name too long or with a NUL in it
         found = False
     if not found:
-        allowed = f"a path that ends in .cif, or {nearest(structure, shipped_structures())}"
+        allowed = f"the path of a CIF that is there, or {nearest(structure, shipped_structures())}"
         raise InputError("no such structure", field="structure", value=structure, allowed=allowed)
     return path
 
