@@ -16,8 +16,11 @@ import numpy as np
 
 from nanoed.pipeline.io.cif_pets import PetsData, read_cif_pets
 from nanoed.pipeline.io.hkl import read_hkl
+from nanoed.pipeline.reduce import virtual
+from nanoed.pipeline.serial.lattice import angles_of
 from nanoed.sim.physics import factors
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.geometry import frame_matrix, rot_y, rot_z
 from nanoed.studies import analysis
 from nanoed.studies.findings import Finding, asked_parts
 from nanoed.studies.regress import QUICK_CASES, regress
@@ -66,14 +69,20 @@ def _factor() -> Iterator[None]:
 
 @contextmanager
 def _orientation() -> Iterator[None]:
-    """Every frame of the reduction turned by 0.05° about its second tilt axis, where it is written."""
-    from nanoed.pipeline.reduce import virtual
+    """Every frame of the reduction turned by 0.05° about the lab's axis across the tilt axis, where it is written.
 
+    A turn about an axis of the crystal would only be another choice of its orientation matrix.
+    """
     original = virtual._zones
 
     def wrong(*args: Any) -> Any:
         zones = original(*args)
-        return zones.assign(beta=zones["beta"] + BIAS_DEG)
+        angles = []
+        for degrees in zones[["alpha", "beta", "omega"]].to_numpy(float):
+            alpha, beta, omega = np.radians(degrees)
+            across = rot_z(omega) @ rot_y(np.radians(BIAS_DEG)) @ rot_z(-omega)
+            angles.append(np.degrees(angles_of(across @ frame_matrix(alpha, beta, omega))))
+        return zones.assign(**dict(zip(("alpha", "beta", "omega"), np.array(angles).T, strict=True)))
 
     with patch.object(virtual, "_zones", wrong):
         yield
@@ -101,6 +110,6 @@ def _sigma() -> Iterator[None]:
 MUTATIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "none": nullcontext,
     "scattering factor of Ti +1 %": _factor,
-    "orientations +0.05°": _orientation,
+    "orientations 0.05°": _orientation,
     "sigma +20 %": _sigma,
 }
