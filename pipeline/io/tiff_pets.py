@@ -78,7 +78,7 @@ def pts_text(nominal: Nominal, names: Iterable[str]) -> str:
     half = nominal.semi_angle_deg if nominal.protocol == "precession" else 0.5 * nominal.rotation_deg
     x, y = (c + ORIGIN_PX for c in nominal.centre_px)
     head = [
-        f"lambda {wavelength_A(nominal.voltage_kv):.8f}",
+        f"lambda {wavelength_A(nominal.voltage_kv):.10f}",
         f"geometry {GEOMETRY[nominal.protocol]}",
         f"omega {nominal.axis_azimuth_deg:.4f}",
         f"phi {half:.5f}",
