@@ -16,8 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nanoed.pipeline.io.export import export
-from nanoed.pipeline.reduce.geometry import cell_of
+from nanoed.pipeline.reduce.geometry import Geometry, cell_of
+from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.reduce import Reduction
+from nanoed.pipeline.reduce.unindexed import explained
+from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import Nominal, open_dataset
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.geometry import rot_z
@@ -119,9 +122,17 @@ def merged_mtz(path: Path) -> pd.DataFrame:
 
 
 def by_us(found: Reduction) -> Answer:
-    """The same of our reduction: peaks of single frames, I of whole rocking curves."""
-    matched = int(found.lattice.matched.sum())
-    return Answer(found.geometry.ub, len(found.peaks), matched, found.fitted[[*KEYS, "I", "sigma"]])
+    """The same of our reduction: peaks of single frames, and I of whole rocking curves."""
+    indexed = indexed_peaks(found.geometry, found.peaks, found.spec)
+    return Answer(found.geometry.ub, len(found.peaks), indexed, found.fitted[[*KEYS, "I", "sigma"]])
+
+
+def indexed_peaks(geometry: Geometry, peaks: Peaks, spec: ReduceSpec) -> int:
+    """Peaks within the last reach of matching of a reflection that is at most three rocking widths from Bragg's
+    place."""
+    corner = float(np.abs(peaks.pixels - geometry.centres[peaks.frame]).max(initial=0.0)) * geometry.a_per_px
+    reach, tail = spec.positions.reach_px[-1], 3 * spec.integration.tail
+    return int(explained(geometry, peaks, 1.5 * corner, reach, tail).sum())
 
 
 def true_integrals(truth: Truth) -> pd.DataFrame:
