@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nanoed.sim.physics.crystal import read_document
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.geometry import frame_matrix
 
@@ -63,7 +64,7 @@ def zone_axes(ub: NDArray[np.float64], zones: pd.DataFrame) -> NDArray[np.float6
 def read_cif_pets(path: str | Path) -> PetsData:
     """Read a file of any PETS2 build or of ours; raises InputError naming the item that is missing."""
     try:
-        block = gemmi.cif.read(str(path))[0]
+        block = read_document(path)[0]
     except Exception as error:  # the parser's own kinds of errors differ between its versions
         reason = str(error).splitlines()[0] if str(error) else "empty"
         raise InputError(f"cannot be read as CIF ({reason})", file=path) from error

@@ -152,13 +152,18 @@ def _operations(spacegroup: str) -> tuple[IntArray, Array]:
 def read_cif(path: str | Path) -> Crystal:
     """The first block with atom sites of a core CIF. Raises InputError, naming what is missing."""
     try:
-        document = gemmi.cif.read(str(path))
+        document = read_document(path)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"not a readable CIF: {error}", file=path) from None
     for block in document:
         if block.find_loop("_atom_site_label"):
             return from_block(block, path)
     raise InputError("no atom sites", file=path, field="_atom_site_label")
+
+
+def read_document(path: str | Path) -> gemmi.cif.Document:
+    """A CIF, bytes that are not UTF-8 replaced. Raises OSError, and what gemmi raises for text that is no CIF."""
+    return gemmi.cif.read_string(Path(path).read_bytes().decode("utf-8", errors="replace"))
 
 
 def from_block(block: gemmi.cif.Block, path: str | Path) -> Crystal:

@@ -221,3 +221,13 @@ def test_no_eval_no_pickle_no_shell() -> None:
 )
 def test_the_search_finds_what_it_looks_for(source: str) -> None:
     assert crimes(source)
+
+
+@pytest.mark.parametrize("name", ["cif", "cif_pets"])
+def test_text_in_another_encoding_is_no_obstacle(name: str, tmp_path: Path) -> None:
+    """A degree sign of Latin-1 in a comment or text block, as older programs write it."""
+    raw = TARGETS[name].seeds()[0]
+    for at in (raw.find(b"\n") + 1, raw.find(b"dstarmax")):
+        if at > 0:
+            insert = b"# 90\xb0\n" if at == raw.find(b"\n") + 1 else b"\xb0 tilt: 3\n"
+            assert check(TARGETS[name], raw[:at] + insert + raw[at:], tmp_path)
