@@ -54,11 +54,13 @@ class NoiseSpec(Part):
     """Noise model sigma²(counts) = gain * counts per pixel (C3.1)."""
 
     gain: PositiveFloat | None = None
-    """Counts per electron times the cluster excess, var/mean; None: from the frames."""
+    """Variance over mean of the counts, whose noise is then taken for uncorrelated; None: both from the frames."""
     sample_frames: PositiveInt = 8
     """Frames from which gain and spot width are estimated."""
-    block_px: PositiveInt = 8
-    """Block in which counts are summed before var/mean (point spread correlates pixels; C3.1)."""
+    dead_time_us: NonNegativeFloat | None = None
+    """Dead time of a pixel, whose losses are given back (H4: 1.9); None: from the tops of strong spots."""
+    dead_time_sigma: PositiveFloat = 50.0
+    """I / sigma of the spots that tell it."""
 
 
 class MaskSpec(Part):
@@ -131,6 +133,10 @@ class IndexingSpec(Part):
     """Deviation of a found angle from the given one before refinement."""
     min_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Smallest fraction of indexed peaks that counts as an indexed data set."""
+    sure_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Where fewer peaks are indexed, the strongest are tried alone: the others may be another crystal's."""
+    strongest: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0, 0.5, 0.25)
+    """Shares of the peaks tried in turn."""
     shortest_A: PositiveFloat = 2.4
     """Without a cell: periods of the peaks are at least this long."""
     longest_A: PositiveFloat = 30.0
@@ -254,19 +260,21 @@ class IntegrationSpec(Part):
     """Radius to which the average profile is measured."""
     profile_zones: PositiveInt = 3
     """Zones of equal width in |g| with a profile of their own."""
-    profile_frames: PositiveInt = 13
+    profile_frames: PositiveInt = 25
     """Frames from which the average profile is taken."""
-    profile_spots: PositiveInt = 10
-    """Fewest spots for a profile of a zone's own."""
+    profile_spots: PositiveInt = 30
+    """Fewest spots for a profile, and for one of a zone's own."""
     profile_tail_sigma: PositiveFloat = 2.0
     """The average profile ends where a ring of one pixel's width is below this many standard errors."""
-    profile_i_over_sigma: PositiveFloat = 50.0
-    """Spots that contribute to the average profile."""
+    profile_i_over_sigma: tuple[PositiveFloat, ...] = (50.0, 20.0, 8.0)
+    """Spots above this make the average profile; the next one where too few are."""
+    halo_px: tuple[PositiveFloat, ...] = (8.0, 30.0)
+    """Radii of the parts of the halo that inelastic scattering draws around every spot (H5); none: no halo."""
     background_window_px: PositiveInt = 31
     """Side of the box in which the radial background is scaled to its surroundings."""
     sweeps: PositiveInt = 3
     """Rounds of background and intensities per frame."""
-    relative_error: NonNegativeFloat = 0.005
+    relative_error: NonNegativeFloat = 0.003
     """Part of I added to sigma: aperture correction and counting losses (H4: 1 % at 5000 e/s/pixel)."""
     min_separation: PositiveFloat = 1.5
     """Reflections nearer to a neighbour than this many cores are flagged as overlapped."""

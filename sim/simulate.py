@@ -37,8 +37,19 @@ def simulate(
 
     Memory is that of a few frames plus the truth tables. Raises InputError for folders that cannot be used.
     """
+    unrelated(data_dir, truth_dir)
+    return record(prepare(experiment, crystal), data_dir, truth_dir, workers, progress)
+
+
+def record(
+    setup: Setup,
+    data_dir: str | os.PathLike[str],
+    truth_dir: str | os.PathLike[str],
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Path:
+    """The frames and the truth of an experiment that is ready, as `simulate`."""
     data, truth = unrelated(data_dir, truth_dir)
-    setup = prepare(experiment, crystal)
     reflections: list[dict[str, NDArray[Any]]] = []
     summaries: list[dict[str, float]] = []
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nanoed.pipeline.reduce.bravais import symbol_of
 from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.sim.simulate import simulate
 from nanoed.sim.truth import Truth, read_truth
-from nanoed.studies import dials, glycine
+from nanoed.studies import dials, glycine, reduction_stress
 from nanoed.studies.case import Case, load_case
 from nanoed.studies.findings import Finding, asked_parts
 from nanoed.studies.measures import orientation_errors_deg, rms
 from nanoed.studies.reduction_measures import (
+    BINS,
     axis_err_deg,
     camera_factor,
     cell_errors,
@@ -41,15 +44,20 @@ PUBLISHED = ("r_int_pct", "redundancy", "coverage_pct", "kin_n_all", "kin_n_obs"
 def findings(
     reference: Path, out: Path, parts: Sequence[str] | None, workers: int, progress: Progress | None
 ) -> list[Finding]:
-    """The figures of the asked parts (None: all): the cases of TILT_SERIES, all seeds, "glycine" and "dials". Raises
-    InputError for others.
+    """The figures of the asked parts (None: all): the cases of TILT_SERIES, all seeds, "troubles", "glycine" and
+    "dials". Raises InputError for others.
 
     reference : folder of measured data, for "glycine".  out : folder for check-reduction/CASE.csv, one row per seed and
-    mode: "blind" with neither cell, symmetry nor axis, "case" with its settings. A reduction that fails is a row with
-    its message; check-reduction/dials.csv for both programs side by side.
+    mode: "blind" with neither cell, symmetry nor axis, "case" with its settings; for troubles.csv; and for dials.csv,
+    both programs side by side. A reduction that fails is a row with its message.
     """
     found: list[Finding] = []
-    for name in asked_parts(parts, (*TILT_SERIES, "glycine", "dials")):
+    for name in asked_parts(parts, (*TILT_SERIES, "troubles", "glycine", "dials")):
+        if name == "troubles":
+            told, judged = reduction_stress.findings(workers, progress)
+            _write(pd.DataFrame(told), out / "check-reduction" / "troubles.csv")
+            found += judged
+            continue
         if name == "glycine":
             found += glycine.figures(reference / glycine.FOLDER)
             continue
@@ -73,6 +81,7 @@ def _worst(name: str, table: pd.DataFrame) -> Iterator[Finding]:
     weak = name == "brookite-iit"
     limits = {
         "length_err_pct": ("<=", 0.5),
+        "ratio_err_pct": ("<=", 0.2),
         "angle_err_deg": ("<=", 0.2),
         "axis_err_deg": ("<=", 0.1),
         "orientation_err_deg": ("<=", 0.15 if weak or name == "brookite-ua" else 0.07),
@@ -90,8 +99,56 @@ def _worst(name: str, table: pd.DataFrame) -> Iterator[Finding]:
                 name, "blind: Bravais lattice, sense and hand right", int(right.sum()), "==", len(rows)
             )
         for quantity, (relation, limit) in limits.items():
-            worst = done[quantity].max() if relation == "<=" else done[quantity].min()
+            size = done[quantity].abs()
+            worst = size.max() if relation == "<=" else size.min()
             yield Finding(name, f"{mode}: worst {quantity}", float(worst), relation, limit)
+        slope = 100 * float((done["slope"] - 1).abs().max())
+        yield Finding(
+            name, f"{mode}: worst slope - 1, %", slope, "<=", 2.0 if weak or name == "brookite-ua" else 1.0
+        )
+        for kind in ("elliptic", "parabolic", "cubic"):
+            allowed = np.maximum(0.1 * done[f"{kind}_pct"].to_numpy(float), 0.05)
+            over = float((done[f"{kind}_err_pct"].to_numpy(float) / allowed).max())
+            quantity = f"{mode}: worst {kind} distortion, errors of 10 % or 0.05 %"
+            yield Finding(name, quantity, over, "<=", 1.0)
+        yield from _pulls(name, str(mode), done)
+        if mode == "case":
+            yield from _beside_published(name, done)
+
+
+PRINTED = {
+    "r_int_pct": ("R_int, %", "r_int_pct"),
+    "redundancy": ("redundancy", "redundancy"),
+    "coverage_pct": ("coverage, %", "coverage_pct"),
+    "n_all": ("reflections, all", "kin_n_all"),
+    "n_obs": ("reflections, observed", "kin_n_obs"),
+}
+"""Columns of CASE.csv that the published tables have too: what they are called here and there."""
+
+
+def _beside_published(name: str, rows: pd.DataFrame) -> Iterator[Finding]:
+    """Means over the seeds as the case reduces its data, each beside the figure that was published."""
+    for column, (words, published) in PRINTED.items():
+        there = rows.get(f"published_{published}")
+        printed = "" if there is None or there.isna().all() else f"published: {float(there.iloc[0]):g}"
+        yield Finding(name, f"case: mean {words}", float(rows[column].mean()), source=printed)
+
+
+def _pulls(name: str, mode: str, rows: pd.DataFrame) -> Iterator[Finding]:
+    """Mean and rms of the pulls in every bin of true intensity over expected sigma, all seeds together."""
+    edges = [*(f"{e:g}" for e in BINS[1:-1])]
+    words = [f"below {edges[0]}", *(f"{a}-{b}" for a, b in pairwise(edges)), f"above {edges[-1]}"]
+    for b, word in enumerate(words):
+        part = rows[rows[f"pull_mean_{b}"].notna()]
+        n = part[f"pull_n_{b}"]
+        if n.sum() == 0:
+            continue
+        mean = float((n * part[f"pull_mean_{b}"]).sum() / n.sum())
+        root = float(np.sqrt((n * part[f"pull_rms_{b}"] ** 2).sum() / n.sum()))
+        where = f"{mode}: pulls at {word} sigma ({n.sum()} spots)"
+        yield Finding(name, f"{where}: |mean|", abs(mean), "<=", 0.15)
+        yield Finding(name, f"{where}: rms", root, ">=", 0.85)
+        yield Finding(name, f"{where}: rms", root, "<=", 1.2)
 
 
 def beside_dials(workers: int, progress: Progress | None) -> pd.DataFrame:

@@ -84,10 +84,13 @@ def distortion_errors(found: Geometry, truth: Truth) -> dict[str, float]:
 def intensity_errors(found: Reduction, truth: Truth, matrix: NDArray[np.int64]) -> dict[str, Any]:
     """Spots of all frames against the electrons that the crystal sent into them.
 
-    matrix : (3, 3), h_true = M h_found. Film and losses take the same part of every spot of a frame, and detectors
-    count an electron more or less than once, so a scale per frame (weighted least squares) is taken out first; its
-    mean and spread are told. `slope` is that of the spots below 30 sigma on this scale, which the strong ones set.
-    Pulls take sigma from the expected and not from the observed counts.
+    matrix : (3, 3), h_true = M h_found. The truth is what leaves the crystal in a reflection, before film, plasmon
+    losses and detector. These take the same part of every spot of a frame (0.8-0.9 of the electrons stay in a spot,
+    the others make its halo) and detectors count an electron more or less than once, so a scale per frame (weighted
+    least squares) is taken out first, as every use of the data does; its mean and spread are told. `slope` is that of
+    the spots below 30 sigma on this scale, which the strong ones set: were strong and weak spots on different scales,
+    it would not be 1. Pulls, in bins of the true intensity over the expected sigma, take sigma from the expected and
+    not from the observed counts, and allow for the part of a spot in the scale of its own frame.
     """
     spots = found.spots.copy()
     spots[["h", "k", "l"]] = spots[["h", "k", "l"]].to_numpy(np.int64) @ matrix.T
@@ -109,10 +112,13 @@ def intensity_errors(found: Reduction, truth: Truth, matrix: NDArray[np.int64]) 
         "corr_ln": float(np.corrcoef(*logs)[0, 1]),
         "slope": float((weight * observed * expected).sum() / (weight * expected**2).sum()),
     }
-    pull = (observed - expected) / expected_sigma
-    bins = np.digitize(expected / expected_sigma, BINS[1:-1])
+    leverage = _leverage(both, expected, expected_sigma)
+    told = leverage < 0.9  # the others are alone in setting their frame's scale
+    pull = ((observed - expected) / (expected_sigma * np.sqrt(1 - np.minimum(leverage, 0.9))))[told]
+    bins = np.digitize((expected / expected_sigma)[told], BINS[1:-1])
     for b in range(len(BINS) - 1):
         own = pull[bins == b]
+        result[f"pull_n_{b}"] = len(own)
         result[f"pull_rms_{b}"] = float(np.sqrt((own**2).mean())) if len(own) > 20 else np.nan
         result[f"pull_mean_{b}"] = float(own.mean()) if len(own) > 20 else np.nan
     return result
@@ -129,12 +135,19 @@ def _frame_scales(both: pd.DataFrame, found: Reduction) -> tuple[pd.Series, Arra
     return scale, k
 
 
+def _leverage(both: pd.DataFrame, expected: Array, sigma: Array) -> Array:
+    """(n,) w I_true² / Σ w I_true² over the frame: how far a spot sets the scale of its frame itself."""
+    own = pd.Series((expected / sigma) ** 2, index=both.index)
+    return (own / own.groupby(both["frame"]).transform("sum")).to_numpy(float)
+
+
 def _expected_sigma(both: pd.DataFrame, k: Array, found: Reduction) -> Array:
     """Sigma (n,) with the counting noise of the true intensity in place of that of the observed one."""
     relative = found.spec.integration.relative_error
     observed, expected = both["I"].to_numpy(float), both["i_true"].to_numpy(float) * k
-    gain = found.statistics["gain"]
-    variance = both["sigma"].to_numpy(float) ** 2 - (relative * observed) ** 2
-    least = gain * np.maximum(expected, 0.1)
-    variance = np.maximum(variance + gain * (expected - np.maximum(observed, 0.0)), least)
+    shot = both["shot"].to_numpy(float)
+    background = (
+        both["sigma"].to_numpy(float) ** 2 - (relative * observed) ** 2 - shot * np.maximum(observed, 0.0)
+    )
+    variance = np.maximum(background, 0.0) + shot * np.maximum(expected, 0.1)
     return np.asarray(np.sqrt(variance + (relative * expected) ** 2) / k, np.float64)

@@ -22,8 +22,7 @@ def find_cell(x: Array, spec: IndexingSpec) -> Indexed:
 
     x : (n, 3) 1/Å, peaks in the crystal's frame at zero stage angles. Periods t with t·x near whole numbers are the
     maxima of Σ cos(2π t·x), the Fourier transform of the peaks; three of them that are not coplanar make a cell.
-    Of the cells that index within `same_share` of the most peaks the smallest is taken, and reduced. Raises
-    InputError where none indexes `min_fraction`.
+    Of the cells that index `min_fraction` the likeliest is taken, and reduced. Raises InputError where there is none.
     """
     if len(x) < 10:
         raise InputError("too few peaks to index", field="peaks", value=len(x), allowed="at least 10")
@@ -34,11 +33,24 @@ def find_cell(x: Array, spec: IndexingSpec) -> Indexed:
             f"a lattice that indexes at least {100 * spec.min_fraction:.0f} %, or the cell of the crystal"
         )
         raise InputError(f"no lattice found that indexes {len(x)} peaks", field="indexing", allowed=allowed)
-    most = max(t.fraction for t in trials)
-    good = [t for t in trials if t.fraction >= spec.same_share * most]
-    best = max(good, key=lambda t: (round(np.linalg.det(t.ub) * 1e6), t.fraction))
+    best = max(trials, key=lambda t: likelihood(x, t))
     again = refined(x, reduced(best.ub), _tolerance(best.ub, spec))
     return best if again is None else again
+
+
+def likelihood(x: Array, trial: Indexed) -> float:
+    """Log of the likelihood of the peaks x (n, 3) on a lattice over that of peaks anywhere.
+
+    A share w of them, the indexed ones, lies about the nodes with the scatter s of these per axis, the others anywhere:
+    Σ ln(1 - w + w exp(-d²/2s²) / ((2π)^(3/2) s³ V)), V the cell's volume: a cell larger than it need be loses ln 2 a
+    peak with every doubling, one that leaves peaks far from its nodes or unexplained loses more.
+    """
+    hkl = np.round(x @ np.linalg.inv(trial.ub).T)
+    distance2 = ((x - hkl @ trial.ub.T) ** 2).sum(axis=1)
+    w, s2 = min(trial.fraction, 0.99), max(trial.residual**2 / 3, 1e-8)
+    volume = 1.0 / abs(float(np.linalg.det(trial.ub)))
+    about = np.exp(-0.5 * distance2 / s2) / ((2 * np.pi * s2) ** 1.5 * volume)
+    return float(np.log(1 - w + w * about).sum())
 
 
 def find_periods(x: Array, spec: IndexingSpec) -> Array:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanoed.pipeline.reduce.background import local_background
+from nanoed.pipeline.reduce.halo import halo_image
 from nanoed.pipeline.reduce.neighbours import nearest
+from nanoed.pipeline.reduce.noise import LAG, gain_of
 from nanoed.pipeline.reduce.profile import Profile, share_at
 from nanoed.pipeline.spec import IntegrationSpec
 
@@ -18,22 +20,20 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Integrated:
-    """Spots of one frame: intensity, sigma (n,) in counts; background (n,) counts per pixel; good (n,): on
-    the
-    detector, unsaturated and not overlapped; net (ny, nx): frame minus background minus all spots."""
+    """Spots of one frame: pixels (n, 2); intensity, sigma (n,) in counts; shot (n,): variance per count of intensity;
+    background (n,) counts per pixel; good (n,): on the detector, unsaturated and not overlapped; net (ny, nx): frame
+    minus background minus all spots; smooth (ny, nx): the background, halos included; usable (ny, nx): the pixels that
+    it is taken from."""
 
+    pixels: Array
     intensity: Array
     sigma: Array
+    shot: Array
     background: Array
     good: NDArray[np.bool_]
     net: Array
-
-    def head(self, n: int) -> Integrated:
-        """The first n spots."""
-        first = slice(n)
-        return Integrated(
-            self.intensity[first], self.sigma[first], self.background[first], self.good[first], self.net
-        )
+    smooth: Array
+    usable: NDArray[np.bool_]
 
 
 def integrate_frame(
@@ -43,34 +43,40 @@ def integrate_frame(
     pixels: Array,
     zone: NDArray[np.int64],
     profile: Profile,
-    gain: float,
+    noise: Array,
     spec: IntegrationSpec,
 ) -> Integrated:
     """Fit background and intensities of all spots of a frame in turn until they settle.
 
     frame : (ny, nx) counts.  valid : False on bad, saturated and direct-beam pixels.  pixels : (n, 2).
-    I = Σ w (D - B) / Σ w P with w = P / V, V = gain (B + I P) inside the aperture (Horne 1986): a plain sum
+    noise : (3, 3) of noise.noise_covariance.
+    I = Σ w (D - B) / Σ w P with w = P / V, V = B + I P inside the aperture (Horne 1986): a plain sum
     with aperture correction for strong spots, the profile fit for weak ones. D has the models of all other
-    spots taken off. sigma² = Σ w² V / (Σ w P)² + (Σ w / Σ w P)² gain B / n_B + (relative_error I)²; the
-    second term is the background's. Negative estimates stay.
+    spots taken off, B holds the halos of all spots. sigma² = Σ w w' sqrt(V V') c / (Σ w P)² + (relative_error I)² +
+    (Σ w / Σ w P)² gain B / n_B, c the covariance of two pixels' counts; the last term is the background's. Negative
+    estimates stay.
     """
     x, y = np.ascontiguousarray(pixels[:, 0]), np.ascontiguousarray(pixels[:, 1])
     aperture = spec.aperture_px or profile.core * spec.aperture_cores
     usable = valid.copy()
     mask_discs(usable, x, y, min(profile.reach, spec.mask_cores * profile.core))
     intensity, sigma, level = np.zeros(len(x)), np.zeros(len(x)), np.zeros(len(x))
-    covered = np.zeros(len(x))
+    shot, covered = np.zeros(len(x)), np.zeros(len(x))
+    gain = gain_of(noise)
     rest = frame.copy()  # frame minus the models of all spots
-    for _ in range(spec.sweeps):
-        background, n_background = local_background(rest, usable, centre, spec.background_window_px)
+    halo = np.zeros(1)
+    for sweep in range(spec.sweeps):
+        if sweep > 0 and any(profile.halo):
+            halo = halo_image(frame.shape, x, y, intensity, profile.halo_radii, profile.halo)
+        background, n_background = local_background(rest - halo, usable, centre, spec.background_window_px)
+        background += halo
         net = rest - background
         extract(net, background, n_background, valid, x, y, zone, profile.shares, profile.step, aperture,
-        gain,
-                intensity, sigma, level, covered)  # fmt: skip
+                noise, gain, intensity, sigma, shot, level, covered)  # fmt: skip
         rest = net + background
     sigma = np.hypot(sigma, spec.relative_error * intensity)
     good = (covered > spec.min_covered) & ~overlapped(pixels, spec.min_separation * profile.core)
-    return Integrated(intensity, sigma, level, good, net)
+    return Integrated(pixels, intensity, sigma, shot, level, good, net, background, usable)
 
 
 def overlapped(pixels: Array, distance: float) -> NDArray[np.bool_]:
@@ -103,36 +109,43 @@ def extract(
     shares: Array,
     step: float,
     aperture: float,
+    noise: Array,
     gain: float,
     intensity: Array,
     sigma: Array,
+    shot: Array,
     level: Array,
     covered: Array,
 ) -> None:
-    """One sweep over the spots: update intensity, sigma, background level and the part of P on valid pixels.
+    """One sweep over the spots: update intensity, sigma, shot noise, background and the part of P on valid pixels.
 
     net : (ny, nx) frame minus background minus the models of all spots; changed in place with the
     intensities.
     """
     ny, nx = net.shape
     reach = (shares.shape[1] - 1) * step
+    side = 2 * int(aperture) + 4 + 2 * LAG
+    both, own = np.zeros((side, side)), np.zeros((side, side))  # w sqrt(V) of all counts and of the spot's
     for s in range(x.shape[0]):
         old = intensity[s]
         positive = max(old, 0.0)
-        wd, wp, w1, ww, inside, b_sum, bn_sum, n = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0
-        for row in range(max(0, int(y[s] - aperture)), min(ny, int(y[s] + aperture) + 2)):
-            for column in range(max(0, int(x[s] - aperture)), min(nx, int(x[s] + aperture) + 2)):
+        wd, wp, w1, inside, b_sum, bn_sum, n = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0
+        both[:, :], own[:, :] = 0.0, 0.0
+        top, left = max(0, int(y[s] - aperture)), max(0, int(x[s] - aperture))
+        for row in range(top, min(ny, int(y[s] + aperture) + 2)):
+            for column in range(left, min(nx, int(x[s] + aperture) + 2)):
                 r = np.sqrt((column + 0.5 - x[s]) ** 2 + (row + 0.5 - y[s]) ** 2)
                 if r > aperture or not valid[row, column]:
                     continue
                 p = share_at(shares, zone[s], r, step)
                 b = background[row, column]
-                variance = gain * max(b + positive * p, 1.0 / n_background[row, column])
+                variance = max(b + positive * p, 1.0 / n_background[row, column])
                 w = p / variance
                 wd += w * (net[row, column] + old * p)
                 wp += w * p
                 w1 += w
-                ww += w * w * variance
+                both[row - top + LAG, column - left + LAG] = w * np.sqrt(variance)
+                own[row - top + LAG, column - left + LAG] = w * np.sqrt(p)
                 inside += p
                 b_sum += b
                 bn_sum += max(b, 1.0 / n_background[row, column]) / n_background[row, column]
@@ -141,7 +154,8 @@ def extract(
             covered[s] = 0.0
             continue
         new = wd / wp
-        sigma[s] = np.sqrt(ww / wp**2 + (w1 / wp) ** 2 * gain * bn_sum / n)
+        sigma[s] = np.sqrt(correlated(both, noise) / wp**2 + (w1 / wp) ** 2 * gain * bn_sum / n)
+        shot[s] = correlated(own, noise) / wp**2
         level[s] = b_sum / n
         full = np.pi * step * step / 4 * shares[zone[s], 0]
         for k in range(1, min(int(aperture / step), shares.shape[1] - 1) + 1):
@@ -152,3 +166,19 @@ def extract(
                 r = np.sqrt((column + 0.5 - x[s]) ** 2 + (row + 0.5 - y[s]) ** 2)
                 net[row, column] -= (new - old) * share_at(shares, zone[s], r, step)
         intensity[s] = new
+
+
+@nb.njit(cache=True, nogil=True)
+def correlated(u: Array, noise: Array) -> float:
+    """Σ c(|dy|, |dx|) u u' over all pairs of pixels of u (m, m), whose border of LAG is zero; noise : (3, 3), c."""
+    m = u.shape[0]
+    total = 0.0
+    for dy in range(-LAG, LAG + 1):
+        for dx in range(-LAG, LAG + 1):
+            c = noise[abs(dy), abs(dx)]
+            if c == 0.0:
+                continue
+            for i in range(LAG, m - LAG):
+                for j in range(LAG, m - LAG):
+                    total += c * u[i, j] * u[i + dy, j + dx]
+    return total

@@ -98,7 +98,16 @@ def find_lattice(nominal: Nominal, peaks: Peaks, centres: Array, spec: ReduceSpe
     geometry, scatter, matched = _refined(geometry, peaks, laue, spec)
     turned = np.cos(found.azimuth - np.radians(nominal.axis_azimuth_deg)) < 0
     return Lattice(
-        geometry, found.indexed.fraction, scatter, matched, laue, group, symbol, tried, bool(turned), senses,
+        geometry,
+        found.indexed.fraction,
+        scatter,
+        matched,
+        laue,
+        group,
+        symbol,
+        tried,
+        bool(turned),
+        senses,
         table,
     )
 
@@ -121,6 +130,29 @@ def _refined(
 
 
 def _sense(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[_Sense, tuple[float, float], Array]:
+    """`_sense_of` all peaks, or, where these leave doubt, of the strongest shares of them: those of another crystal in
+    the beam are weaker."""
+    best: tuple[_Sense, tuple[float, float], Array] | None = None
+    failure: InputError | None = None
+    for share in spec.indexing.strongest:
+        order = np.argsort(-peaks.significance, kind="stable")
+        some = peaks.select(np.sort(order[: int(np.ceil(share * len(order)))]))
+        try:
+            found = _sense_of(start, some, spec)
+        except InputError as error:
+            failure = failure or error
+            continue
+        if best is None or found[0].fraction > best[0].fraction:
+            best = found
+        if found[0].fraction >= spec.indexing.sure_fraction:
+            break
+    if best is None:
+        assert failure is not None
+        raise failure
+    return best
+
+
+def _sense_of(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[_Sense, tuple[float, float], Array]:
     """The sense of rotation whose lattice indexes more of all peaks, those fractions, nominal sense first, and
     the table of the search for the axis.
 

@@ -1,67 +1,109 @@
-"""Noise model of the detector from the frames themselves."""
+"""Noise model of the detector from the frames themselves: variance and correlation of the counts over their mean."""
 
 from __future__ import annotations
 
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from nanoed.pipeline.reduce.peaks import Cleaned
-
 Array = NDArray[np.float64]
 
+LAG = 2  # an electron that is counted by neighbours correlates pixels up to two apart
+BINS_PER_DECADE, DECADES = 6, (-4, 5)
 
-def block_moments(cleaned: Cleaned, block: int) -> tuple[Array, Array]:
-    """Expected counts B and squared residuals of block x block sums that hold no spot; each (m,).
 
-    Returns (sum of B, (sum of D - B)² corrected for the noise of B itself). Blocks rather than pixels, since
-    the point spread correlates neighbours and pixel by pixel var/mean comes out too small.
+def noise_sums() -> Array:
+    """Zeros for the sums of `add_noise`: (bins of expected counts, 2 + (LAG + 1)²)."""
+    return np.zeros((BINS_PER_DECADE * (DECADES[1] - DECADES[0]), 2 + (LAG + 1) ** 2))
+
+
+@nb.njit(cache=True, nogil=True)
+def add_noise(net: Array, background: Array, support: Array, usable: NDArray[np.bool_], sums: Array) -> None:
+    """Add a frame to sums: number, Σ B and Σ net net' of usable pixels (dy, dx) apart, both signs, in bins of their B.
+
+    net : (ny, nx) frame minus background B.  support : (ny, nx) pixels behind each value of B, whose noise net has too.
     """
-    ny, nx = (n // block * block for n in cleaned.frame.shape)
+    ny, nx = net.shape
+    bins, lags = sums.shape[0], LAG + 1
+    for row in range(LAG, ny - LAG):
+        for column in range(LAG, nx - LAG):
+            b = background[row, column]
+            if not usable[row, column] or b <= 0.0:
+                continue
+            k = int((np.log10(b) - DECADES[0]) * BINS_PER_DECADE)
+            if k < 0 or k >= bins:
+                continue
+            own = net[row, column] / (1.0 - 1.0 / max(support[row, column], 2.0))
+            sums[k, 0] += 1.0
+            sums[k, 1] += b
+            for dy in range(lags):
+                for dx in range(lags):
+                    total, n = 0.0, 0
+                    for sy in range(2 if dy > 0 else 1):
+                        for sx in range(2 if dx > 0 else 1):
+                            i = row + (dy if sy == 0 else -dy)
+                            j = column + (dx if sx == 0 else -dx)
+                            if usable[i, j]:
+                                total += net[i, j]
+                                n += 1
+                    if n > 0:
+                        sums[k, 2 + dy * lags + dx] += own * total / n
 
-    def blocks(image: Array) -> Array:
-        return image[:ny, :nx].reshape(ny // block, block, nx // block, block).swapaxes(1, 2)
 
-    whole = blocks(cleaned.usable.astype(float)).min(axis=(2, 3)) > 0
-    expected = blocks(cleaned.background).sum(axis=(2, 3))[whole]
-    found = blocks(cleaned.frame).sum(axis=(2, 3))[whole]
-    support = blocks(cleaned.n_background).mean(axis=(2, 3))[whole]
-    return expected, (found - expected) ** 2 / (1.0 - np.minimum(block**2 / support, 0.5))
+def noise_covariance(sums: Array, least_counts: float = 2e4) -> Array:
+    """(LAG + 1, LAG + 1) covariance over mean of the counts of pixels (dy, dx) apart; [0, 0] is the variance over mean.
 
-
-def noise_table(expected: Array, squares: Array, bins: int = 10) -> Array:
-    """(bins, 2) mean counts and variance of blocks, in bins of as many blocks of about the same counts.
-
-    expected, squares : (m,) from block_moments, of all frames.  No rows where there are too few blocks.
+    The lower quartile over the bins of expected counts that hold enough: what is not smooth background (halos of strong
+    spots, faint spots) adds to some bins and takes from none. Correlations below 0.02 are none. Poisson's where nothing
+    can be measured.
     """
-    keep = expected > 0
-    if keep.sum() < 10 * bins:
-        return np.zeros((0, 2))
-    order = np.argsort(expected[keep], kind="stable")
-    parts = zip(
-        np.array_split(expected[keep][order], bins), np.array_split(squares[keep][order], bins), strict=True
-    )
-    return np.array([(e.mean(), q.mean()) for e, q in parts])
+    poisson = uncorrelated(1.0)
+    full = sums[:, 1] > least_counts
+    if not full.any():
+        full = sums[:, 1] >= max(float(sums[:, 1].max()), 1.0)
+    if not full.any():
+        return poisson
+    ratios = sums[full, 2:] / sums[full, 1:2]
+    found = np.quantile(ratios, 0.25, axis=0).reshape(LAG + 1, LAG + 1)
+    if found[0, 0] <= 0:
+        return poisson
+    found[np.abs(found) < 0.02 * found[0, 0]] = 0.0
+    return found
 
 
-def estimate_gain(expected: Array, squares: Array, bins: int = 10) -> float:
-    """gain = var/mean of the counts: the median over bins of expected counts of sum(squares)/sum(expected).
-
-    expected, squares : (m,) from block_moments, of all frames.  The median over bins keeps halos of strong
-    spots, where the background is not smooth, from counting as noise. 1.0 where nothing can be measured.
-    """
-    table = noise_table(expected, squares, bins)
-    return float(np.median(table[:, 1] / table[:, 0])) if len(table) else 1.0
+def noise_table(sums: Array, least_counts: float = 2e3) -> Array:
+    """(m, 2) mean counts of a pixel and its variance, what neighbours share added, of the bins that hold enough."""
+    full = sums[:, 1] > least_counts
+    gains = [gain_of(row.reshape(LAG + 1, LAG + 1)) for row in sums[full, 2:] / sums[full, 1:2]]
+    mean = sums[full, 1] / sums[full, 0]
+    return np.column_stack([mean, mean * np.array(gains)]).reshape(-1, 2)
 
 
-def estimate_offset(table: Array, block: int) -> float:
+def estimate_offset(table: Array) -> float:
     """Variance of a pixel that the counts do not explain, counts²: ψ of variance = gain counts + ψ (C3.1).
 
-    table : (bins, 2) of noise_table.  block : side of the blocks.  The line through the bins is that of least relative
-    deviations (Theil-Sen), so that halos of strong spots in the last bins do not tilt it; 0 without three bins.
+    table : (m, 2) of noise_table.  The line through the bins is that of least relative deviations (Theil-Sen); bins
+    of a much larger variance over mean than the lower quartile hold halos of strong spots and are left out. 0 without
+    three.
     """
+    ratio = table[:, 1] / table[:, 0]
+    table = table[ratio < 1.3 * np.quantile(ratio, 0.25)] if len(table) else table
     if len(table) < 3:
         return 0.0
     mean, variance = table.T
     i, j = np.triu_indices(len(table), 1)
     slope = np.median((variance[j] - variance[i]) / np.maximum(mean[j] - mean[i], 1e-9))
-    return float(np.median(variance - slope * mean)) / block**2
+    return float(np.median(variance - slope * mean))
+
+
+def gain_of(covariance: Array) -> float:
+    """Variance over mean of the counts of an area: the sum of the covariance over all (dy, dx) of both signs."""
+    both = np.array([1.0] + [2.0] * LAG)
+    return float(both @ covariance @ both)
+
+
+def uncorrelated(gain: float) -> Array:
+    """The covariance of pixels that are independent."""
+    covariance = np.zeros((LAG + 1, LAG + 1))
+    covariance[0, 0] = gain
+    return covariance

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from nanoed.pipeline.reduce.calibration import calibrated
 from nanoed.pipeline.reduce.curvefit import intensities
+from nanoed.pipeline.reduce.deadtime import dead_time
 from nanoed.pipeline.reduce.geometry import Geometry
 from nanoed.pipeline.reduce.lattice import Lattice, find_lattice
 from nanoed.pipeline.reduce.merge import Merged, merge
@@ -101,18 +102,22 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     second = find_second(lattice.geometry, peaks, spec.laue_class, spec)
     tell("profile", 0, 1)
     beside = second.geometry(lattice.geometry) if second else None
-    profile = spot_profile(dataset, lattice.geometry, detector, spec, None, beside)
+    profile = spot_profile(dataset, lattice.geometry, detector, spec, peaks, None, beside)
     margin = np.radians(spec.orientation.margin_deg)
     spots = integrate(
-        dataset, lattice.geometry, profile, detector, spec, margin, workers, progress, None, beside
+        dataset, lattice.geometry, profile, detector, spec, margin, peaks, workers, progress, None, beside
     )
+    detector = replace(detector, dead_time=lost_counts(dataset, detector, profile, spots, spec))
     tell("orientations", 0, 1)
     data = measurements(spots[~blank[spots["frame"]]], spec)
     oriented = refine_orientations(
         lattice.geometry, data, first_shape(lattice.geometry, spec), spec.orientation
     )
     beside = second.geometry(oriented.geometry) if second else None
-    spots = integrate(dataset, oriented.geometry, profile, detector, spec, 0.0, workers, progress, None, beside)
+    profile = spot_profile(dataset, oriented.geometry, detector, spec, peaks, None, beside, profile)
+    spots = integrate(
+        dataset, oriented.geometry, profile, detector, spec, 0.0, peaks, workers, progress, None, beside
+    )
     spots = spots[~blank[spots["frame"]]].reset_index(drop=True)
     tell("merging", 0, 1)
     oriented, scale_part = shrunk_scales(
@@ -154,6 +159,17 @@ def tested_symmetry(fitted: pd.DataFrame, lattice: Lattice, spec: ReduceSpec) ->
     centring = spec.spacegroup[0] if spec.spacegroup else "P"
     bravais = lattice.bravais or lattice_of_metric(lattice.geometry.cell)
     return find_symmetry(fitted, lattice.geometry.ub, bravais, centring, spec.symmetry)
+
+
+def lost_counts(
+    dataset: DataSet, detector: Detector, profile: Profile, spots: pd.DataFrame, spec: ReduceSpec
+) -> float:
+    """Dead time in 1 / counts of a pixel in one exposure: that of the settings, else the one that the spots tell, if it
+    is above two standard errors."""
+    if spec.noise.dead_time_us is not None:
+        return detector.dead_time
+    found, error = dead_time(spots, profile.zone(spots["g"].to_numpy(float)), spec.noise.dead_time_sigma)
+    return found / dataset.nominal.gain if found > 2 * error else 0.0
 
 
 def first_shape(geometry: Geometry, spec: ReduceSpec) -> RockingShape:

@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from nanoed.pipeline.reduce.badpixels import BadPixels, filled, find_bad_pixels
 from nanoed.pipeline.reduce.centre import direct_beam, friedel_centre
-from nanoed.pipeline.reduce.noise import block_moments, estimate_gain, noise_table
+from nanoed.pipeline.reduce.noise import (
+    add_noise,
+    gain_of,
+    noise_covariance,
+    noise_sums,
+    noise_table,
+    uncorrelated,
+)
 from nanoed.pipeline.reduce.peaks import Cleaned, Peaks, clean, find_peaks, join, spot_sigma, spot_stack
 from nanoed.pipeline.reduce.series import Progress, over_frames, read_frame, spread_out, valid_pixels
 from nanoed.pipeline.spec import ReduceSpec
@@ -21,35 +28,44 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detector:
-    """What the frames say of the detector: gain = var/mean of counts, Gaussian sigma of spots in pixels, pixels that do
-    not count, and the noise_table (bins, 2) of the gain."""
+    """What the frames say of the detector: covariance (3, 3) over mean of the counts of pixels (dy, dx) apart
+    (noise.noise_covariance); Gaussian sigma of spots in pixels; pixels that do not count; noise (m, 2) of
+    noise.noise_table; dead time in 1 / counts of a pixel in one exposure (deadtime.restored)."""
 
-    gain: float
+    covariance: Array
     spot_sigma: float
     pixels: BadPixels
     noise: Array
+    dead_time: float = 0.0
+
+    @property
+    def gain(self) -> float:
+        """Variance over mean of the counts of an area."""
+        return gain_of(self.covariance)
 
 
 def detector_of(
     dataset: DataSet, spec: ReduceSpec, workers: int = 1, progress: Progress | None = None
 ) -> Detector:
     """Bad pixels, gain and spot width from a sample of frames; values given in the spec are kept."""
-    sigma, gain = spec.peaks.spot_sigma_px or 1.2, spec.noise.gain or 1.0
+    sigma, covariance = spec.peaks.spot_sigma_px or 1.2, uncorrelated(spec.noise.gain or 1.0)
     pixels = find_bad_pixels(dataset, spec.mask, workers, progress)
-    noise = np.zeros((0, 2))
+    sums = noise_sums()
     for _ in range(2):
-        stacked, moments = np.zeros((1, 1)), []
+        stacked, sums = np.zeros((1, 1)), noise_sums()
         for i in spread_out(len(dataset), spec.noise.sample_frames):
-            frame, cleaned, _, peaks = _looked_at(dataset, i, Detector(gain, sigma, pixels, noise), spec)
-            moments.append(block_moments(cleaned, spec.noise.block_px))
+            known = Detector(covariance, sigma, pixels, noise_table(noise_sums()))
+            frame, cleaned, _, peaks = _looked_at(dataset, i, known, spec)
+            net = cleaned.frame - cleaned.background
+            add_noise(net, cleaned.background, cleaned.n_background, cleaned.usable, sums)
             stacked = stacked + spot_stack(frame, cleaned, peaks)
-        expected, squares = (np.concatenate(m) for m in zip(*moments, strict=True))
-        noise = noise_table(expected, squares)
         if spec.noise.gain is None:
-            gain = estimate_gain(expected, squares)
+            covariance = noise_covariance(sums)
         if spec.peaks.spot_sigma_px is None and stacked.any():
             sigma = spot_sigma(stacked)
-    return Detector(gain, sigma, pixels, noise)
+    given = (spec.noise.dead_time_us or 0.0) * 1e-6
+    dead_time = given / (dataset.nominal.gain * dataset.nominal.exposure_s)
+    return Detector(covariance, sigma, pixels, noise_table(sums), dead_time)
 
 
 def search(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nanoed.pipeline.reduce.deadtime import flattening, restored
 from nanoed.pipeline.reduce.geometry import Geometry, Predictions, candidates, predict
+from nanoed.pipeline.reduce.halo import halo_equations, halo_images, halo_shares
 from nanoed.pipeline.reduce.integrate import Integrated, integrate_frame, overlapped
+from nanoed.pipeline.reduce.neighbours import nearest
+from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.profile import Profile, add_models, gaussian_profile, measured, stack
 from nanoed.pipeline.reduce.search import Detector
 from nanoed.pipeline.reduce.series import Progress, over_frames, read_frame, spread_out, valid_pixels
@@ -29,49 +34,91 @@ def lattice_nodes(dataset: DataSet, geometry: Geometry, spec: ReduceSpec) -> NDA
     return hkl[~centring_absent(hkl, spec.spacegroup)]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    """What a frame says in one round. Of its lonely spots, apart for every least I / sigma of the settings: count (k,
+    zones) and the sums (k, 4, zones, m) of profile.stack. Of its pixels between the spots: halo, the normal matrix and
+    right side of halo.halo_equations."""
+
+    count: NDArray[np.int64]
+    sums: Array
+    halo: tuple[Array, Array]
+
+
 def spot_profile(
     dataset: DataSet,
     geometry: Geometry,
     detector: Detector,
     spec: ReduceSpec,
+    peaks: Peaks,
     frames: Sequence[int] | None = None,
     second: Geometry | None = None,
+    start: Profile | None = None,
 ) -> Profile:
-    """Radial profile in zones of |g| from strong, lonely spots on a sample of `frames` (None: of all), in two
-    rounds.
+    """Radial profile in zones of |g| from strong, lonely spots, and halo from the pixels between all spots, on a sample
+    of `frames` (None: of all), in two rounds, or in one from a profile to `start` from.
 
-    A zone without enough spots takes the profile of all zones together.  second : lattice whose spots are
-    modelled too.
+    The spots are those above the first I / sigma of the settings that leaves enough of them. A zone without enough
+    spots takes the profile of all zones together.  second : lattice whose spots are modelled too.
     """
     numbers = range(len(geometry)) if frames is None else frames
     settings = spec.integration
     edges = spec.d_star_max * np.arange(1, settings.profile_zones) / settings.profile_zones
-    profile = gaussian_profile(detector.spot_sigma, settings.profile_reach_px, edges)
+    profile = start or gaussian_profile(detector.spot_sigma, settings.profile_reach_px, edges)
     nodes = lattice_nodes(dataset, geometry, spec)
+    chosen = [numbers[k] for k in spread_out(len(numbers), settings.profile_frames)]
     others = _others(dataset, geometry, second, spec)
-    for _ in range(2):
-        sums = np.zeros((3, *profile.shares.shape))
-        count = np.zeros(settings.profile_zones)
-        for i in [numbers[k] for k in spread_out(len(numbers), settings.profile_frames)]:
-            expected, valid, found = _one(dataset, geometry, nodes, others, profile, detector, spec, 0.0, i)
-            ny, nx = valid.shape
-            edge = settings.profile_reach_px
-            inside = (expected.pixels > edge) & (expected.pixels < np.array([nx, ny]) - edge)
-            strong = found.intensity > settings.profile_i_over_sigma * found.sigma
-            lonely = ~overlapped(expected.pixels, settings.profile_reach_px + profile.core)
-            use = np.nonzero(
-                found.good & inside.all(axis=1) & strong & lonely & (expected.g < spec.d_star_max)
-            )[0]
-            x, y = (np.ascontiguousarray(expected.pixels[use, k]) for k in (0, 1))
-            zone, intensity = profile.zone(expected.g[use]), found.intensity[use]
-            add_models(found.net, x, y, zone, intensity, profile.shares, profile.step)
-            stack(found.net, valid, x, y, zone, intensity, profile.step, sums)
-            count += np.bincount(zone, minlength=settings.profile_zones)
-        if count.sum() == 0:
-            return profile
-        enough = count >= settings.profile_spots
-        profile = measured(sums, profile.step, edges, enough, settings.profile_tail_sigma)
+    for _ in range(2 if start is None else 1):
+        parts = [
+            _sampled(dataset, geometry, nodes, others, profile, detector, spec, peaks, i) for i in chosen
+        ]
+        count, sums = (
+            np.cumsum(sum(p), axis=0) for p in zip(*((p.count, p.sums) for p in parts), strict=True)
+        )
+        good = np.nonzero(count.sum(axis=1) >= settings.profile_spots)[0]
+        if len(good):
+            enough = count[good[0]] >= settings.profile_spots
+            profile = measured(sums[good[0]], profile.step, edges, enough, settings.profile_tail_sigma)
+        normal, right = (np.sum([p.halo[k] for p in parts], axis=0) for k in (0, 1))
+        profile = replace(profile, halo_radii=settings.halo_px, halo=halo_shares(normal, right))
     return profile
+
+
+def _sampled(
+    dataset: DataSet,
+    geometry: Geometry,
+    nodes: NDArray[np.int64],
+    others: tuple[Geometry, NDArray[np.int64]] | None,
+    profile: Profile,
+    detector: Detector,
+    spec: ReduceSpec,
+    peaks: Peaks,
+    i: int,
+) -> _Sample:
+    settings = spec.integration
+    expected, valid, found = _one(dataset, geometry, nodes, others, profile, detector, spec, 0.0, peaks, i)
+    ny, nx = valid.shape
+    every_x, every_y = found.pixels.T
+    halos = halo_images((ny, nx), every_x, every_y, found.intensity, settings.halo_px)
+    halo = halo_equations(found.net + found.smooth, found.usable, geometry.centres[i], halos, detector.gain)
+    edge = settings.profile_reach_px
+    inside = (expected.pixels > edge) & (expected.pixels < np.array([nx, ny]) - edge)
+    lonely = found.good & ~overlapped(found.pixels, edge + profile.core)
+    lonely = lonely[: len(inside)] & inside.all(axis=1) & (expected.g < spec.d_star_max)
+    levels, zones = np.array([np.inf, *settings.profile_i_over_sigma]), len(profile.shares)
+    count, sums = (
+        np.zeros((len(levels) - 1, zones), np.int64),
+        np.zeros((len(levels) - 1, 4, *profile.shares.shape)),
+    )
+    ratio = found.intensity[: len(lonely)] / np.maximum(found.sigma[: len(lonely)], 1e-300)
+    for k in range(len(levels) - 1):
+        use = np.nonzero(lonely & (ratio > levels[k + 1]) & (ratio <= levels[k]))[0]
+        x, y = (np.ascontiguousarray(expected.pixels[use, j]) for j in (0, 1))
+        zone, intensity = profile.zone(expected.g[use]), found.intensity[use]
+        count[k] = np.bincount(zone, minlength=zones)
+        add_models(found.net, x, y, zone, intensity, profile.shares, profile.step)
+        stack(found.net, valid, x, y, zone, intensity, profile.step, sums[k])
+    return _Sample(count, sums, halo)
 
 
 def integrate(
@@ -81,16 +128,18 @@ def integrate(
     detector: Detector,
     spec: ReduceSpec,
     margin: float,
+    peaks: Peaks,
     workers: int,
     progress: Progress | None,
     frames: Sequence[int] | None = None,
     second: Geometry | None = None,
 ) -> pd.DataFrame:
-    """Good spots of `frames` (None: of all) up to d_star_max: frame, h, k, l, I, sigma (electrons), background,
-    s, g, x, y.
+    """Good spots of `frames` (None: of all) up to d_star_max: frame, h, k, l, I, sigma (electrons), shot (variance
+    of I per electron of I), background, s, g, x, y, flat, sigma_flat (1 / pixel, of deadtime.flattening).
 
-    margin : rad, misorientation allowed for in the prediction.  second : another particle's lattice; its spots are
-    fitted together with these and not listed, and those of these that they cover are not good.
+    margin : rad, misorientation allowed for in the prediction.  peaks : of the search; those that nothing predicts
+    (reflections far from the Ewald sphere, a third particle) are modelled and taken off too.  second : another
+    particle's lattice; its spots are fitted together with these and not listed. Spots that others cover are not good.
     """
     numbers = range(len(geometry)) if frames is None else frames
     nodes = lattice_nodes(dataset, geometry, spec)
@@ -98,9 +147,15 @@ def integrate(
     electrons = 1.0 / dataset.nominal.gain
 
     def one(i: int) -> pd.DataFrame:
-        expected, _, found = _one(dataset, geometry, nodes, others, profile, detector, spec, margin, i)
-        keep = found.good & (expected.g <= spec.d_star_max)
+        expected, valid, found = _one(
+            dataset, geometry, nodes, others, profile, detector, spec, margin, peaks, i
+        )
+        keep = np.nonzero(found.good[: len(expected.g)] & (expected.g <= spec.d_star_max))[0]
         hkl, pixels = expected.hkl[keep], expected.pixels[keep]
+        flat = np.zeros((len(hkl), 2))
+        x, y = (np.ascontiguousarray(pixels[:, k]) for k in (0, 1))
+        flattening(found.net, found.background[keep], valid, x, y, profile.zone(expected.g[keep]),
+                   found.intensity[keep], profile.shares, profile.step, profile.core, detector.gain, flat)  # fmt: skip
         return pd.DataFrame(
             {
                 "frame": np.full(len(hkl), i),
@@ -109,11 +164,14 @@ def integrate(
                 "l": hkl[:, 2],
                 "I": found.intensity[keep] * electrons,
                 "sigma": found.sigma[keep] * electrons,
+                "shot": found.shot[keep] * electrons,
                 "background": found.background[keep] * electrons,
                 "s": expected.s[keep],
                 "g": expected.g[keep],
-                "x": pixels[:, 0],
-                "y": pixels[:, 1],
+                "x": x,
+                "y": y,
+                "flat": flat[:, 0] * electrons,
+                "sigma_flat": np.sqrt(flat[:, 1]) * electrons,
             }
         )
 
@@ -141,16 +199,32 @@ def _one(
     detector: Detector,
     spec: ReduceSpec,
     margin: float,
+    peaks: Peaks,
     i: int,
 ) -> tuple[Predictions, NDArray[np.bool_], Integrated]:
+    """Reflections expected on frame i, its valid pixels, and its spots: the expected ones, then those of a second
+    lattice, then the strays."""
     frame = read_frame(dataset, i)
     centre = geometry.centres[i]
     radius = spec.peaks.d_star_min / geometry.a_per_px
     valid = valid_pixels(frame, centre, radius, dataset.nominal.saturation, detector.pixels.bad)
     expected = predict(geometry, i, nodes, spec.integration.tail, margin)
-    pixels, zone = expected.pixels, profile.zone(expected.g)
+    pixels, g = expected.pixels, expected.g
     if others is not None:
         more = predict(others[0], i, others[1], spec.integration.tail, margin)
-        pixels, zone = np.vstack([pixels, more.pixels]), np.concatenate([zone, profile.zone(more.g)])
-    found = integrate_frame(frame, valid, centre, pixels, zone, profile, detector.gain, spec.integration)
-    return expected, valid, found.head(len(expected.hkl))
+        pixels, g = np.vstack([pixels, more.pixels]), np.concatenate([g, more.g])
+    astray = strays(peaks.pixels[peaks.frame == i], pixels, profile.core)
+    g = np.concatenate([g, np.hypot(*(astray - centre).T) * geometry.a_per_px])
+    counts = restored(frame, detector.dead_time)
+    pixels, zone = np.vstack([pixels, astray]), profile.zone(g)
+    found = integrate_frame(
+        counts, valid, centre, pixels, zone, profile, detector.covariance, spec.integration
+    )
+    return expected, valid, found
+
+
+def strays(pixels: Array, expected: Array, distance: float) -> Array:
+    """(m, 2) the peaks (n, 2) that are farther than `distance` from every expected spot."""
+    if len(pixels) == 0 or len(expected) == 0:
+        return pixels
+    return pixels[nearest(expected, pixels, 1)[0][:, 0] > distance]

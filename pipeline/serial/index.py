@@ -153,8 +153,10 @@ def _indexed(
     geometry = placed(found.geometry, oriented)
     tell("profile", 0, 1)
     accepted = oriented.frame.tolist()
-    profile = spot_profile(dataset, geometry, detector, spec.reduction, accepted)
-    table = integrate(dataset, geometry, profile, detector, spec.reduction, 0.0, workers, progress, accepted)
+    profile = spot_profile(dataset, geometry, detector, spec.reduction, peaks, accepted)
+    table = integrate(
+        dataset, geometry, profile, detector, spec.reduction, 0.0, peaks, workers, progress, accepted
+    )
     tell("merging", 0, 1)
     table, spots = spots_of(table, oriented, nodes)
     oriented, spots, full = refine_all(spots, oriented, nodes, found.run, geometry.wavelength, spec, workers)

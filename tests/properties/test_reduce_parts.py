@@ -10,7 +10,7 @@ from nanoed.pipeline.reduce.background import local_background
 from nanoed.pipeline.reduce.centre import direct_beam, friedel_centre
 from nanoed.pipeline.reduce.integrate import integrate_frame
 from nanoed.pipeline.reduce.merge import cc_half, merge, outliers, r_int
-from nanoed.pipeline.reduce.noise import block_moments, estimate_gain
+from nanoed.pipeline.reduce.noise import uncorrelated
 from nanoed.pipeline.reduce.output import plain
 from nanoed.pipeline.reduce.peaks import clean, find_peaks
 from nanoed.pipeline.reduce.profile import gaussian_profile
@@ -60,16 +60,6 @@ def test_background_ignores_masked_pixels_and_follows_the_radial_fall() -> None:
     background, _ = local_background(frame, usable, np.array([90.0, 110.0]), 31)
     far = np.hypot(x - 90, y - 110) > 12
     assert np.abs(background / smooth - 1)[far].max() < 0.01
-
-
-def test_gain_of_clustered_counts() -> None:
-    """Counts in lumps of four have var/mean 4."""
-    rng = np.random.default_rng(1)
-    frames = [4.0 * rng.poisson(3.0, (256, 256)) for _ in range(4)]
-    valid = np.ones((256, 256), bool)
-    moments = [block_moments(clean(f, valid, CENTRE, SIGMA, 4.0, PeakSpec()), 8) for f in frames]
-    expected, squares = (np.concatenate(m) for m in zip(*moments, strict=True))
-    assert estimate_gain(expected, squares) == pytest.approx(4.0, rel=0.06)
 
 
 def test_peak_search_finds_spots_and_nothing_else() -> None:
@@ -133,7 +123,7 @@ def test_integration_pulls_at_every_strength(strength: float) -> None:
         zone = np.zeros(len(places), np.int64)
         spec = IntegrationSpec(relative_error=0.0)
         valid = np.ones(frame.shape, bool)
-        found = integrate_frame(frame, valid, CENTRE, places, zone, profile, 1.0, spec)
+        found = integrate_frame(frame, valid, CENTRE, places, zone, profile, uncorrelated(1.0), spec)
         assert found.good.all()
         pulls.append((found.intensity - strength) / found.sigma)
         ratio.append(found.intensity.sum() / max(strength * len(places), 1))
@@ -158,7 +148,7 @@ def test_neighbours_are_separated_and_flagged() -> None:
     frame = rng.poisson(image).astype(float)
     centre, zone = np.array([64.0, 64.0]), np.zeros(4, np.int64)
     found = integrate_frame(
-        frame, np.ones(frame.shape, bool), centre, places, zone, profile, 1.0, IntegrationSpec()
+        frame, np.ones(frame.shape, bool), centre, places, zone, profile, uncorrelated(1.0), IntegrationSpec()
     )
     assert found.good.tolist() == [True, True, False, False]
     assert abs(found.intensity[0] - 5000) < 4 * found.sigma[0]

@@ -227,15 +227,15 @@ def shells_figure(table: pd.DataFrame) -> Figure:
 
 
 def noise_figure(noise: Array, gain: float) -> Figure:
-    """Variance of the counts in blocks against their mean, and the line of the gain that was estimated."""
+    """Variance of the counts against their mean, and the line of the gain that was estimated."""
     with styled():
         figure = Figure(figsize=(3.4, 2.4), layout="constrained")
         axes = figure.add_subplot()
         if len(noise):
             ends = np.array([noise[:, 0].min() * 0.8, noise[:, 0].max() * 1.2])
             axes.plot(ends, gain * ends, color=VERMILION, label=f"variance = {gain:.3f} x mean")
-            axes.loglog(noise[:, 0], noise[:, 1], "o", color=BLUE, label="blocks without spots")
+            axes.loglog(noise[:, 0], noise[:, 1], "o", color=BLUE, label="pixels without spots")
             axes.legend(loc="upper left")
-        axes.set(xlabel="mean counts of a block", ylabel="variance of a block")
+        axes.set(xlabel="mean counts of a pixel", ylabel="variance")
         axes.tick_params(colors=INK)
     return figure

@@ -1,0 +1,197 @@
+"""Counts of a frame against the laws that made them: correlated noise, lost counts, halos, strays, common tails."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nanoed.pipeline.reduce.deadtime import dead_time, flattening, restored
+from nanoed.pipeline.reduce.halo import halo_equations, halo_image, halo_images, halo_shares
+from nanoed.pipeline.reduce.integrate import Integrated, integrate_frame
+from nanoed.pipeline.reduce.noise import add_noise, gain_of, noise_covariance, noise_sums, uncorrelated
+from nanoed.pipeline.reduce.profile import Profile, gaussian_profile, measured
+from nanoed.pipeline.reduce.spots import strays
+from nanoed.pipeline.spec import IntegrationSpec
+from nanoed.sim.detector import shared_charge
+
+SIGMA = 1.2
+SIZE = 192
+CENTRE = np.array([96.2, 95.1])
+PROFILE = gaussian_profile(SIGMA, 8.0, np.zeros(0))
+
+
+def places(rng: np.random.Generator, spacing: int = 24) -> np.ndarray:
+    """Places of spots on a lattice, each at random within its pixel."""
+    grid = np.stack(np.meshgrid(np.arange(20, SIZE - 18, spacing), np.arange(20, SIZE - 18, spacing)), -1)
+    return grid.reshape(-1, 2) + rng.uniform(0, 1, (grid.size // 2, 2))
+
+
+def spots_image(pixels: np.ndarray, electrons: np.ndarray) -> np.ndarray:
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    image = np.zeros((SIZE, SIZE))
+    for (px, py), n in zip(pixels, electrons, strict=True):
+        image += n * np.exp(-0.5 * ((x - px) ** 2 + (y - py) ** 2) / SIGMA**2) / (2 * np.pi * SIGMA**2)
+    return image
+
+
+def integrated(
+    frame: np.ndarray, pixels: np.ndarray, noise: np.ndarray, profile: Profile = PROFILE
+) -> Integrated:
+    spec = IntegrationSpec(relative_error=0.0)
+    zone = np.zeros(len(pixels), np.int64)
+    return integrate_frame(frame, np.ones(frame.shape, bool), CENTRE, pixels, zone, profile, noise, spec)
+
+
+def test_noise_of_lumps_and_of_shared_charge() -> None:
+    """Lumps of four: var/mean 4, no correlation. Neighbours that count too: c(0) 1, c(1) spill / mean, sum <n²>/<n>."""
+    rng = np.random.default_rng(1)
+    for spill, lump, expected in ((0.0, 4.0, [4.0, 0.0, 0.0]), (0.25, 1.0, [1.0, 0.25, 0.03125])):
+        sums = noise_sums()
+        for _ in range(6):
+            frame = lump * shared_charge(rng.poisson(3.0, (256, 256)).astype(float), spill, rng)
+            mean = np.full(frame.shape, lump * 3.0 * (1 + 4 * spill))
+            add_noise(frame - mean, mean, np.full(frame.shape, 1e9), np.ones(frame.shape, bool), sums)
+        found = noise_covariance(sums)
+        assert found[0] == pytest.approx(expected, abs=0.03 * lump)
+        assert gain_of(found) == pytest.approx(4.0 if lump > 1 else 2.375, rel=0.04)
+
+
+def test_a_step_in_the_background_is_not_noise() -> None:
+    """A tenth of the pixels lies on a badly modelled background; the mean over all pixels would be far off."""
+    rng = np.random.default_rng(2)
+    true = np.where(np.arange(256)[None] < 230, np.linspace(1, 8, 256)[None], 200.0) * np.ones((256, 1))
+    frame, sums = rng.poisson(true).astype(float), noise_sums()
+    model = np.where(true == 200.0, 240.0, true)
+    add_noise(frame - model, model, np.full(true.shape, 1e9), np.ones(true.shape, bool), sums)
+    assert gain_of(noise_covariance(sums)) == pytest.approx(1.0, abs=0.05)
+    assert sums[:, 1].sum() / sums[:, 0].sum() > 3
+
+
+@pytest.mark.parametrize("strength", [0.0, 60.0, 3000.0])
+def test_pulls_where_neighbours_count_too(strength: float) -> None:
+    """With the correlation known the pulls have unit spread; var/mean alone makes the errors of a spot too large."""
+    rng = np.random.default_rng(3)
+    covariance = np.array([[1.0, 0.25, 0.03125], [0.25, 0.0625, 0.0], [0.03125, 0.0, 0.0]])
+    pulls, plain = [], []
+    for _ in range(12):
+        pixels = places(rng)
+        image = 1.0 + spots_image(pixels, np.full(len(pixels), strength))
+        frame = shared_charge(rng.poisson(image).astype(float), 0.25, rng)
+        wide = spread_by_sharing(PROFILE)
+        found = integrated(frame, pixels, covariance, wide)
+        pulls.append((found.intensity - 2 * strength) / found.sigma)
+        plain.append(
+            (found.intensity - 2 * strength) / integrated(frame, pixels, uncorrelated(2.375), wide).sigma
+        )
+    rms, rms_plain = (np.sqrt(np.mean(np.concatenate(p) ** 2)) for p in (pulls, plain))
+    assert abs(np.concatenate(pulls).mean()) < 0.15
+    assert 0.85 < rms < 1.1
+    assert rms_plain < 0.98 * rms
+
+
+def spread_by_sharing(profile: Profile) -> Profile:
+    """The radial profile of a spot of which every electron is counted by four neighbours with probability 1/4 each."""
+    rng = np.random.default_rng(4)
+    sums, pixels = np.zeros((4, 1, profile.shares.shape[1])), places(rng)
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    image = shared_charge(spots_image(pixels, np.full(len(pixels), 1.0)), 0.25, None) / 2
+    for px, py in pixels:
+        r = np.hypot(x - px, y - py) / profile.step
+        k = np.rint(r).astype(int)
+        near = k < sums.shape[2]
+        sums[0, 0] += np.bincount(k[near], minlength=sums.shape[2])
+        sums[1, 0] += np.bincount(k[near], image[near], minlength=sums.shape[2])
+    sums[3] = sums[0]
+    return measured(sums, profile.step, profile.edges, np.array([False]), 1.0)
+
+
+def test_lost_counts_come_back() -> None:
+    """restored undoes m = n exp(-n t) to 1e-4 of n up to n t = 0.2; nothing is done without a dead time."""
+    n = np.linspace(0, 2e5, 101)
+    assert restored(n * np.exp(-n * 1e-6), 1e-6) == pytest.approx(n, rel=1e-4)
+    assert np.array_equal(restored(n, 0.0), n)
+
+
+@pytest.mark.parametrize("true", [0.0, 2e-6])
+def test_dead_time_from_the_tops_of_spots(true: float) -> None:
+    """Within three of its standard errors, which is a tenth of the value; also where the profile is 1 % too wide."""
+    rng = np.random.default_rng(5)
+    wrong = gaussian_profile(1.01 * SIGMA, 8.0, np.zeros(0))
+    tables = []
+    for frame in range(12):
+        pixels = places(rng)
+        image = 3.0 + spots_image(pixels, 10 ** rng.uniform(3.5, 5.5, len(pixels)))
+        found = integrated(
+            rng.poisson(image * np.exp(-image * true)).astype(float), pixels, uncorrelated(1.0), wrong
+        )
+        flat = np.zeros((len(pixels), 2))
+        x, y = (np.ascontiguousarray(c) for c in pixels.T)
+        zone = np.zeros(len(pixels), np.int64)
+        flattening(found.net, found.background, np.ones(image.shape, bool), x, y, zone, found.intensity, wrong.shares,
+                   wrong.step, wrong.core, 1.0, flat)  # fmt: skip
+        columns = {"frame": frame, "I": found.intensity, "sigma": found.sigma, "flat": flat[:, 0]}
+        tables.append(pd.DataFrame(columns | {"sigma_flat": np.sqrt(flat[:, 1])}))
+    table = pd.concat(tables, ignore_index=True)
+    value, error = dead_time(table, np.zeros(len(table), np.int64), 50.0)
+    assert abs(value - true) < 3 * error
+    assert error < 2e-7
+    assert dead_time(table.iloc[:6], np.zeros(6, np.int64), 50.0) == (0.0, 0.0)
+
+
+def test_halos_are_normalised_and_found() -> None:
+    """A halo holds the electrons that it is said to; its shares come back from the pixels between the spots, and weak
+    spots beside strong ones are unbiased with it and biased without."""
+    rng = np.random.default_rng(6)
+    alone = halo_images((SIZE, SIZE), np.array([96.3]), np.array([95.8]), np.array([1.0]), (4.0,))[0]
+    assert alone.sum() == pytest.approx(1 - 4.0 / np.hypot(4.0, SIZE / 2), abs=0.02)
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    law = (1 + ((x - 96.3) ** 2 + (y - 95.8) ** 2) / 16) ** -1.5 / (2 * np.pi * 16)
+    ring = np.abs(np.hypot(x - 96.3, y - 95.8) - 20) < 10
+    assert np.abs(alone - law).max() < 0.04 * law.max()
+    assert alone[ring] == pytest.approx(law[ring], rel=0.06)
+    radii, shares = (8.0, 30.0), (0.10, 0.08)
+    normal, right, tries = np.zeros((2, 2)), np.zeros(2), []
+    for _ in range(6):
+        pixels = places(rng, 20)
+        electrons = np.where(np.arange(len(pixels)) % 4 == 0, 3e4, 60.0)
+        expected = 2.0 + spots_image(pixels, electrons)
+        expected += halo_image((SIZE, SIZE), *pixels.T, electrons, radii, shares)
+        frame = rng.poisson(expected).astype(float)
+        found = integrated(frame, pixels, uncorrelated(1.0))
+        halos = halo_images((SIZE, SIZE), *pixels.T, found.intensity, radii)
+        part = halo_equations(found.net + found.smooth, found.usable, CENTRE, halos, 1.0)
+        normal, right = normal + part[0], right + part[1]
+        tries.append((frame, pixels, electrons))
+    found_shares = halo_shares(normal, right)
+    assert found_shares == pytest.approx(shares, abs=0.02)
+    profile = replace(PROFILE, halo_radii=radii, halo=found_shares)
+    pulls = [weak_pulls(*t, profile) for t in tries]
+    without = [weak_pulls(*t, PROFILE) for t in tries]
+    assert abs(np.mean(pulls)) < 0.15
+    assert abs(np.mean(without)) > 0.3 or np.std(without) > 1.2 * np.std(pulls)
+
+
+def weak_pulls(frame: np.ndarray, pixels: np.ndarray, electrons: np.ndarray, profile: Profile) -> np.ndarray:
+    found = integrated(frame, pixels, uncorrelated(1.0), profile)
+    return ((found.intensity - electrons) / found.sigma)[electrons < 100]
+
+
+def test_strays_are_what_no_spot_explains() -> None:
+    peaks = np.array([[10.0, 10.0], [50.0, 50.0], [51.0, 90.0]])
+    expected = np.array([[10.5, 10.2], [48.0, 50.0]])
+    assert strays(peaks, expected, 3.0).tolist() == [[51.0, 90.0]]
+    assert strays(peaks, expected, 1.0).tolist() == [[50.0, 50.0], [51.0, 90.0]]
+    assert len(strays(peaks, np.zeros((0, 2)), 3.0)) == 3
+
+
+def test_zones_have_one_scale_though_their_tails_are_known_to_different_radii() -> None:
+    """The same spot seen with and without noise in its tail: equal electrons within the core."""
+    r = np.arange(33) * 0.25
+    share = np.exp(-0.5 * (r / SIGMA) ** 2) / (2 * np.pi * SIGMA**2) + 2e-4 * np.exp(-r / 4)
+    sums = np.zeros((4, 2, 33))
+    sums[0], sums[1], sums[3] = 1.0, share, 1.0
+    sums[2, 1] = 4e-7  # the second zone's tail is lost in noise from 4 pixels on
+    profile = measured(sums, 0.25, np.array([0.5]), np.array([True, True]), 2.0)
+    inside = r < profile.core - 0.3
+    assert profile.shares[0][inside] == pytest.approx(profile.shares[1][inside], rel=1e-9)
