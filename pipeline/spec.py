@@ -151,8 +151,6 @@ class IndexingSpec(Part):
     """Without a cell: and at least this times the best period's; periods of a subcell score less."""
     n_periods: PositiveInt = 24
     """Without a cell: the shortest periods, of which cells are made."""
-    same_share: Annotated[float, Field(gt=0, le=1)] = 0.97
-    """Without a cell: the smallest cell that indexes this share of the most peaks is the lattice's."""
     lattice: (
         Literal["cF", "cI", "cP", "hR", "hP", "tI", "tP", "oF", "oI", "oC", "oP", "mC", "mP", "aP"] | None
     ) = None

@@ -8,8 +8,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from nanoed.pipeline.reduce.bravais import bravais_lattices, group_of, symbol_of
-from nanoed.pipeline.reduce.cellsearch import find_cell, reduced
+from nanoed.pipeline.reduce.cellsearch import find_cell, likelihood, reduced
 from nanoed.pipeline.reduce.geometry import cell_of, reciprocal_basis
+from nanoed.pipeline.reduce.index import refined
 from nanoed.pipeline.spec import IndexingSpec
 from nanoed.sim.physics.errors import InputError
 
@@ -119,6 +120,26 @@ def test_peaks_within_a_missing_wedge_give_their_lattice(cell: tuple[float, ...]
     assert abs(np.linalg.det(found.ub) / np.linalg.det(true)) == pytest.approx(1.0, abs=0.02)
     np.testing.assert_allclose(cell_of(found.ub)[:3], cell_of(reduced(true))[:3], rtol=5e-3)
     assert found.indexed[: len(x)].mean() > 0.95
+
+
+def test_the_right_cell_is_likelier_than_larger_smaller_and_mixed_ones() -> None:
+    """Peaks of two crystals, as many of each: a cell of two axes of one and one of the other indexes more than half."""
+    rng = np.random.default_rng(8)
+    true = Rotation.random(random_state=3).as_matrix() @ primitive((3.8, 3.8, 9.5, 90, 90, 90), "I")
+    other = Rotation.random(random_state=5).as_matrix() @ true
+    hkl = np.array(list(product(range(-5, 6), repeat=3)))
+    parts = [hkl @ ub.T + 0.004 * rng.standard_normal(hkl.shape) for ub in (true, other)]
+    x = np.vstack([p[np.linalg.norm(p, axis=1) < 0.9] for p in parts])
+    axes, others = np.linalg.inv(true), np.linalg.inv(other)
+    cells = {"right": axes, "double": axes * [[2], [1], [1]], "half": axes * [[0.5], [1], [1]],
+             "mixed": np.vstack([axes[:2], others[2]])}  # fmt: skip
+    scores = {}
+    for name, basis in cells.items():
+        trial = refined(x, np.linalg.inv(basis * np.sign(np.linalg.det(basis))), 0.3 / 5.5)
+        assert trial is not None
+        scores[name] = likelihood(x, trial)
+    assert max(scores, key=lambda name: scores[name]) == "right"
+    assert scores["right"] > scores["double"] + 50
 
 
 def test_peaks_without_a_lattice_are_told() -> None:
