@@ -54,7 +54,7 @@ def drawn(factor: float, noise: float) -> tuple[SimpleNamespace, SimpleNamespace
     observed = np.where(true < 1500, factor, 1.0) * observed
     sigma = np.sqrt(np.maximum(variance + observed - scale * true, 3.0))
     table = {"frame": frame, "h": hkl, "k": 0, "l": 0}
-    spots = pd.DataFrame(table | {"I": observed, "sigma": sigma})
+    spots = pd.DataFrame(table | {"I": observed, "sigma": sigma, "shot": 1.0})
     truth = SimpleNamespace(reflections=pd.DataFrame(table | {"i_true": true, "crystal": 0}))
     spec = ReduceSpec.model_validate({"integration": {"relative_error": 0.0}})
     found = SimpleNamespace(spots=spots, spec=spec, statistics={"gain": 1.0}, geometry=true_geometry(3))
