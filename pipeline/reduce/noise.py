@@ -50,17 +50,17 @@ def add_noise(net: Array, background: Array, support: Array, usable: NDArray[np.
                         sums[k, 2 + dy * lags + dx] += own * total / n
 
 
-def noise_covariance(sums: Array, least_counts: float = 2e4) -> Array:
+def noise_covariance(sums: Array, least_counts: float = 1e3) -> Array:
     """(LAG + 1, LAG + 1) covariance over mean of the counts of pixels (dy, dx) apart; [0, 0] is the variance over mean.
 
     The lower quartile over the bins of expected counts that hold enough: what is not smooth background (halos of strong
-    spots, faint spots) adds to some bins and takes from none. Correlations below 0.02 are none. Poisson's where nothing
-    can be measured.
+    spots, faint spots) adds to some bins and takes from none. Correlations below 0.02 are none. Poisson's below
+    three bins of `least_counts` (3 % in a variance), or one of twenty times as much.
     """
     poisson = uncorrelated(1.0)
     full = sums[:, 1] > least_counts
-    if not full.any():
-        full = sums[:, 1] >= max(float(sums[:, 1].max()), 1.0)
+    if full.sum() < 3:
+        full = sums[:, 1] > 20 * least_counts
     if not full.any():
         return poisson
     ratios = sums[full, 2:] / sums[full, 1:2]
@@ -71,7 +71,7 @@ def noise_covariance(sums: Array, least_counts: float = 2e4) -> Array:
     return found
 
 
-def noise_table(sums: Array, least_counts: float = 2e3) -> Array:
+def noise_table(sums: Array, least_counts: float = 1e3) -> Array:
     """(m, 2) mean counts of a pixel and its variance, what neighbours share added, of the bins that hold enough."""
     full = sums[:, 1] > least_counts
     gains = [gain_of(row.reshape(LAG + 1, LAG + 1)) for row in sums[full, 2:] / sums[full, 1:2]]
