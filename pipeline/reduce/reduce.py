@@ -136,7 +136,10 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     merged = merge(fitted, laue_rotations(spec.laue_class, spec.spacegroup), spec.merging)
     frames = frame_table(dataset.nominal, peaks, lattice, oriented, blank)
     numbers = statistics_of(dataset.nominal, detector, peaks, lattice, oriented, profile, spots, merged, spec)
-    numbers |= symmetry.record() | {"camera_length_ratio": camera_ratio, "a_per_px": lattice.geometry.a_per_px}
+    numbers |= symmetry.record() | {
+        "camera_length_ratio": camera_ratio,
+        "a_per_px": lattice.geometry.a_per_px,
+    }
     numbers["scale_part"] = scale_part
     numbers["second_lattice"] = second.record(oriented.geometry, profile, spec) if second else None
     virtual = virtual_frames(oriented, spots, blank, dataset.nominal, spec.virtual)
