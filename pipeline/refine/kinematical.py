@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nanoed.pipeline.refine.normal import determined
 from nanoed.pipeline.refine.parameters import OFF_LATTICE, TWIN, Parameters, parameters_of
 from nanoed.pipeline.refine.result import Refinement
 from nanoed.pipeline.refine.statistics import agreement, weights
@@ -17,8 +18,6 @@ from nanoed.sim.physics.scattering import allowed, structure_factor_derivatives
 Array = NDArray[np.float64]
 LARGEST_DAMPING = 1e8
 UNDETERMINED = "the reflections do not determine all parameters; try fewer parameters, or a higher d_star_max"
-SMALLEST_EIGENVALUE = 1e-12
-"""Of the normal matrix scaled to a unit diagonal; below it, some parameters are not determined."""
 FREE_DAMPING = 1e-2
 """Steps damped by more than this are too short to tell whether the least squares has settled."""
 
@@ -142,19 +141,13 @@ def _minimise(
         free = damping <= FREE_DAMPING
         values, current, damping = values + move, trial, max(damping / 10, 1e-9)
         if free and shift < spec.settled:
-            if not _determined(normal):
+            if not determined(normal):
                 raise ConvergenceError(UNDETERMINED)
             return values, current[1], covariance * gof2, pd.DataFrame(history)
     raise ConvergenceError(
         f"kinematical refinement did not converge in {spec.max_cycles} cycles (largest shift/su {shift:.2g}); "
         "try a better start model or fewer parameters"
     )
-
-
-def _determined(normal: Array) -> bool:
-    """Whether a normal matrix (p, p) has an inverse worth the name."""
-    unit = np.sqrt(np.diag(normal))
-    return bool(np.linalg.eigvalsh(normal / np.outer(unit, unit)).min() > SMALLEST_EIGENVALUE)
 
 
 def _state(

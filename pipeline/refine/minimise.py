@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nanoed.pipeline.refine.normal import Block, blocks_of, cost_of, predicted_gain, solve
+from nanoed.pipeline.refine.normal import Block, blocks_of, cost_of, determined, predicted_gain, solve
 from nanoed.pipeline.refine.orientations import descended, limited
 from nanoed.pipeline.refine.problem import Problem, State
 from nanoed.sim.physics.errors import ConvergenceError
@@ -88,6 +88,8 @@ def gauss_newton(
         poor = fresh and _total(problem, point) - _total(problem, trial) < POOR * expected
         point = trial if better else point
         history.append({"cycle": cycle, "wr_all_pct": _wr(problem, point), "max_shift_su": shift})
+        if shift < settled and not determined(normal):
+            raise ConvergenceError(_undetermined(problem, blocks, restrained.normal))
         if shift < settled or cycle + 1 == enough:
             return Fit(point.state, slopes, covariance, su, pd.DataFrame(history))
         if better and shift <= last / 3:

@@ -17,6 +17,8 @@ from nanoed.pipeline.refine.frames import Frame
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
 N_TILTS = 2
+SMALLEST_EIGENVALUE = 1e-12
+"""Of the normal matrix scaled to a unit diagonal; below it, some parameters are not determined."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,3 +135,11 @@ def predicted_gain(
             gain += 2 * float(b.g @ step + b.loc @ turn)
             gain -= float(step @ b.gg @ step + 2 * step @ b.gl @ turn + turn @ b.ll @ turn)
     return gain
+
+
+def determined(normal: Array) -> bool:
+    """Whether a normal matrix (p, p) has an inverse worth the name."""
+    if not (np.diag(normal) > 0).all():
+        return False
+    unit = np.sqrt(np.diag(normal))
+    return bool(np.linalg.eigvalsh(normal / np.outer(unit, unit)).min() > SMALLEST_EIGENVALUE)
