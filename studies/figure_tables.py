@@ -31,17 +31,8 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "frame_spots": ("frame", "h", "k", "l", "x_px", "y_px", "I", "sigma_I"),
     # sections of reciprocal space (1/Å): what `section_NAME.csv` shows, two reciprocal axes in its u and v
     "sections": (
-        *(
-            "section",
-            "half_thickness",
-            "reach",
-            "first",
-            "first_u",
-            "first_v",
-            "second",
-            "second_u",
-            "second_v",
-        ),
+        *("section", "half_thickness", "reach"),
+        *("first", "first_u", "first_v", "second", "second_u", "second_v"),
     ),
     # atoms of one cell in the truth, their displacement in every model (Cartesian, a along x), edges of the cell
     "structure": ("model", "label", "element", "x_A", "y_A", "z_A", "dx_A", "dy_A", "dz_A"),

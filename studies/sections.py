@@ -17,7 +17,7 @@ from nanoed.pipeline.page.html import Download, Section
 from nanoed.pipeline.reduce.geometry import Geometry
 from nanoed.sim.dataset import DataSet
 from nanoed.sim.physics.errors import InputError
-from nanoed.studies.figure_tables import FOLDER, write_table
+from nanoed.studies.figure_tables import FOLDER, TABLES, write_table
 from nanoed.studies.page_parts import Source, replace
 
 Array = NDArray[np.float64]
@@ -48,18 +48,7 @@ def write_sections(folder: Path, data: DataSet, geometry: Geometry, frames: Fram
         flat = planes[i][:2] @ geometry.ub
         one, two = (i + 1) % 3, (i + 2) % 3
         rows.append((name, half[i], reach, "abc"[one], *flat[:, one], "abc"[two], *flat[:, two]))
-    columns = (
-        "section",
-        "half_thickness",
-        "reach",
-        "first",
-        "first_u",
-        "first_v",
-        "second",
-        "second_u",
-        "second_v",
-    )
-    write_table(folder, "sections", pd.DataFrame(rows, columns=list(columns)))
+    write_table(folder, "sections", pd.DataFrame(rows, columns=list(TABLES["sections"])))
 
 
 def section_planes(ub: Array) -> Array:
