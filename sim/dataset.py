@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import whole
 from nanoed.sim.physics.hdf5 import damage, open_contained, stored, table
 
 Array = NDArray[np.float64]
@@ -233,7 +232,7 @@ def write_dataset(
             allowed=str(nominal.shape),
         )
     target = Path(folder) / FILE_NAME
-    with _beside(target) as partial, h5py.File(partial, "w", libver=("earliest", "v110")) as file:
+    with whole(target) as partial, h5py.File(partial, "w", libver=("earliest", "v110")) as file:
         data = None
         done = 0
         for i, frame in enumerate(frames):
@@ -263,32 +262,6 @@ def _write_chunk(data: h5py.Dataset, i: int, frame: NDArray[Any]) -> None:
     """One frame through the shuffle and deflate filters; here because zlib, unlike HDF5, drops the GIL."""
     raw = np.ascontiguousarray(frame).view(np.uint8).reshape(-1, frame.dtype.itemsize).T.tobytes()
     data.id.write_direct_chunk((i, 0, 0), zlib.compress(raw, 4))
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A path in the target's folder that replaces the target on success and vanishes on failure."""
-    partial = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".partial-", dir=target.parent)
-        os.close(handle)
-        partial = Path(name)
-        yield partial
-        partial.chmod(0o644)
-        os.replace(partial, target)
-        partial = None
-    except OSError as error:
-        raise InputError(
-            f"cannot write: {error.strerror or error}",
-            file=target,
-            field="folder",
-            value=target.parent,
-            allowed="a writable folder with free space",
-        ) from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
 
 
 def _lay_out(file: h5py.File, nominal: Nominal, dtype: np.dtype[Any]) -> h5py.Dataset:

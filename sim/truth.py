@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import whole, write_whole
 from nanoed.sim.physics.hdf5 import damage, open_contained, table
 
 Array = NDArray[np.float64]
@@ -79,29 +80,10 @@ class Truth:
 def write_truth(folder: str | os.PathLike[str], truth: Truth) -> None:
     """Write truth.json and truth.h5, each complete or not at all; raises InputError if it cannot."""
     path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        document = {"schema_version": SCHEMA_VERSION} | truth.summary
-        text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
-        _replace(path / "truth.json", lambda part: part.write_text(text + "\n"))
-        _replace(path / "truth.h5", lambda part: _write_tables(part, truth))
-    except OSError as error:
-        raise InputError(
-            f"cannot write: {error.strerror or error}",
-            file=path,
-            field="folder",
-            value=path,
-            allowed="a writable folder with free space",
-        ) from error
-
-
-def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    part = target.with_name(f".partial-{target.name}")
-    try:
-        write(part)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    document = {"schema_version": SCHEMA_VERSION} | truth.summary
+    write_whole(path / "truth.json", json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    with whole(path / "truth.h5") as part:
+        _write_tables(part, truth)
 
 
 def _write_tables(path: Path, truth: Truth) -> None:

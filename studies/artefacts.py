@@ -67,7 +67,10 @@ def collect_artefacts(
         write_table(run_dir, "frame_parameters", table)
         _write_frames(run_dir, data, analysis.reduction, case.reduce.d_star_max)
         used = np.unique(analysis.reduction.spots["frame"].to_numpy(np.int64))
-        write_sections(run_dir, data, analysis.reduction.geometry, used, case.reduce.d_star_max)
+        bad = np.zeros(data.nominal.shape, bool)
+        if isinstance(analysis.reduction, Reduction):
+            bad = analysis.reduction.detector.pixels.bad
+        write_sections(run_dir, data, analysis.reduction.geometry, bad, used, case.reduce.d_star_max)
 
 
 def distance_table(method: str, comparison: Comparison, reference: Crystal, su_xyz: Array) -> pd.DataFrame:

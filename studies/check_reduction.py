@@ -15,6 +15,7 @@ import pandas as pd
 
 from nanoed.pipeline.reduce.bravais import symbol_of
 from nanoed.pipeline.reduce.reduce import Reduction, reduce
+from nanoed.sim.physics.files import write_whole
 from nanoed.sim.simulate import simulate
 from nanoed.sim.truth import Truth, read_truth
 from nanoed.studies import dials, glycine, reduction_stress
@@ -225,8 +226,5 @@ def figures(case: Case, found: Reduction, truth: Truth) -> dict[str, Any]:
 
 def _write(rows: pd.DataFrame, path: Path) -> None:
     """Write the table with a line that says how it was made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     head = f"# nanoed study check-reduction, nanoed {version('nanoed')}\n"
-    path.write_text(
-        head + rows.to_csv(index=False, float_format="%.5g", lineterminator="\n"), encoding="utf-8"
-    )
+    write_whole(path, head + rows.to_csv(index=False, float_format="%.5g", lineterminator="\n"))

@@ -21,6 +21,7 @@ from nanoed.pipeline.io.cif_pets import read_cif_pets
 from nanoed.pipeline.serial.index import Indexed, index
 from nanoed.sim.dataset import open_dataset, write_dataset
 from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.files import write_whole
 from nanoed.sim.simulate import simulate
 from nanoed.sim.truth import Truth, read_truth
 from nanoed.studies.analysis import outcome
@@ -197,7 +198,7 @@ def _confidence(folder: Path, workers: int) -> Iterator[Finding]:
     bins = pd.cut(every["confidence"], BINS)
     groups = every.groupby(["flux_e_A2_s", "usable", bins], observed=True)
     table = groups.agg(frames=("right", "size"), stated=("confidence", "mean"), right=("right", "mean"))
-    table.reset_index().to_csv(folder / "confidence.csv", index=False, float_format="%.6g")
+    write_whole(folder / "confidence.csv", table.reset_index().to_csv(index=False, float_format="%.6g"))
     for dose in DOSES:
         own = every[every["flux_e_A2_s"] == dose]
         name, accepted = f"{dose:g} e/Å²/s, no runs", own[own["confidence"] >= spec.accept.min_confidence]
@@ -211,7 +212,7 @@ def _confidence(folder: Path, workers: int) -> Iterator[Finding]:
 def _convergence(folder: Path, workers: int) -> Iterator[Finding]:
     """Dynamical refinement from orientations and thicknesses that are wrong by known amounts."""
     table = _mapped(workers, (), THICKNESS_FACTORS)
-    table.to_csv(folder / "convergence.csv", index=False, float_format="%.6g")
+    write_whole(folder / "convergence.csv", table.to_csv(index=False, float_format="%.6g"))
     convergence_figure(table, folder / "convergence.svg")
     yield from _as_found(table, "")
 
@@ -219,7 +220,7 @@ def _convergence(folder: Path, workers: int) -> Iterator[Finding]:
 def _flawed(folder: Path, workers: int) -> Iterator[Finding]:
     """The same for particles that are no spheres, bent more, seen with a tenth of the electrons and fading."""
     table = _mapped(workers, FLAWED, (1.0,))
-    table.to_csv(folder / "convergence-flawed.csv", index=False, float_format="%.6g")
+    write_whole(folder / "convergence-flawed.csv", table.to_csv(index=False, float_format="%.6g"))
     yield from _as_found(table, ", flawed particles")
 
 
@@ -248,5 +249,5 @@ def _kept(path: Path, table: pd.DataFrame, key: str) -> pd.DataFrame:
     if path.is_file():
         before = pd.read_csv(path)
         table = pd.concat([before[~before[key].isin(table[key])], table]).sort_values([key, "frames"])
-    table.to_csv(path, index=False, float_format="%.6g")
+    write_whole(path, table.to_csv(index=False, float_format="%.6g"))
     return table

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nanoed.sim.physics.files import write_whole
 from nanoed.studies.tables import read_columns
 
 FOLDER = "figures"
@@ -29,11 +30,8 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     ),
     # predicted and integrated spots on the frames shown
     "frame_spots": ("frame", "h", "k", "l", "x_px", "y_px", "I", "sigma_I"),
-    # sections of reciprocal space (1/Å): what `section_NAME.csv` shows, two reciprocal axes in its u and v
-    "sections": (
-        *("section", "half_thickness", "reach"),
-        *("first", "first_u", "first_v", "second", "second_u", "second_v"),
-    ),
+    # sections of reciprocal space (1/Å): what `section_NAME.csv` shows, its two reciprocal axes in u and v
+    "sections": ("section", "reach", "first_u", "first_v", "second_u", "second_v"),
     # atoms of one cell in the truth, their displacement in every model (Cartesian, a along x), edges of the cell
     "structure": ("model", "label", "element", "x_A", "y_A", "z_A", "dx_A", "dy_A", "dz_A"),
     # one reflection after another: intensity per frame, and the profile that was fitted on a fine grid
@@ -69,21 +67,16 @@ _TEXT = frozenset(
         "element",
         "model",
         "section",
-        "first",
-        "second",
     )
 )
 
 
 def write_table(run_dir: Path, name: str, table: pd.DataFrame) -> None:
     """Write `figures/NAME.csv` with the columns of TABLES[name], floats to six significant digits."""
-    folder = run_dir / FOLDER
-    folder.mkdir(exist_ok=True)
     columns = table[list(TABLES[name])]
     flags = {column: int for column in columns.columns if columns[column].dtype == bool}
-    columns.astype(flags).to_csv(
-        folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8"
-    )
+    text = columns.astype(flags).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    write_whole(run_dir / FOLDER / f"{name}.csv", text)
 
 
 def read_table(run_dir: Path, name: str) -> pd.DataFrame | None:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,5 @@ def write_findings(study: str, findings: list[Finding], path: Path) -> None:
     if path.is_file():
         before = pd.read_csv(path, dtype=str, keep_default_na=False, comment="#")
         table = pd.concat([before[~before["data"].isin(table["data"])], table])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".part")
     text = table.sort_values("data", kind="stable").to_csv(index=False)
-    scratch.write_text(f"# nanoed study {study}, nanoed {version('nanoed')}\n{text}", encoding="utf-8")
-    scratch.replace(path)
+    write_whole(path, f"# nanoed study {study}, nanoed {version('nanoed')}\n{text}")

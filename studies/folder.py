@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import flush
 
 _REFUSALS = {
     errno.ENOSPC,
@@ -68,7 +69,7 @@ def placed(out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0)
                 yield work
                 _settle(work)
                 _move(work, out, entries or tuple(sorted(os.listdir(work))))
-                _flush(out.parent)
+                flush(out.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
         with suppress(OSError):  # those that hold something stay
@@ -111,16 +112,8 @@ def _settle(folder: Path) -> None:
     """Have the system put every file of a folder on the disk."""
     for place, _, names in os.walk(folder):
         for name in names:
-            _flush(Path(place) / name)
-        _flush(Path(place))
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            flush(Path(place) / name)
+        flush(Path(place))
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Parts that every page is made of: figures beside their tables, downloads, tables of plain values."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +11,8 @@ from matplotlib.figure import Figure
 
 from nanoed.pipeline.page import drawing
 from nanoed.pipeline.page.html import Cell, Download, Picture, Table
-from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 from nanoed.studies.figure_tables import FOLDER, read_table
-
-
-def replace(target: Path, content: str | bytes) -> Path:
-    """Write the file completely or not at all. Raises InputError where the folder does not take it."""
-    partial = target.with_name(f".partial-{target.name}")
-    try:
-        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        os.replace(partial, target)
-    except OSError as error:
-        raise InputError(
-            "cannot write", file=target, value=error.strerror, allowed="a writable folder"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,11 +30,10 @@ class Source:
 
     def drawn(self, name: str, figure: Figure, caption: str) -> Picture:
         """Write the figure as `figures/NAME.svg` (and .pdf) beside its table and return it for the page."""
-        (self.folder / FOLDER).mkdir(exist_ok=True)
         document = drawing.svg(figure)
-        replace(self.folder / FOLDER / f"{name}.svg", document)
+        write_whole(self.folder / FOLDER / f"{name}.svg", document)
         if self.pdf:
-            replace(self.folder / FOLDER / f"{name}.pdf", drawing.pdf(figure))
+            write_whole(self.folder / FOLDER / f"{name}.pdf", drawing.pdf(figure))
         return Picture(drawing.inline_svg(document, name.replace("_", "-"), caption), caption)
 
     def download(self, name: str) -> Download:

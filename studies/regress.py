@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 import nanoed
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 from nanoed.studies.analysis import Progress
 from nanoed.studies.bench import matrix_product_seconds
 from nanoed.studies.case import Case, load_case
@@ -247,15 +247,9 @@ def _update(baseline: Path, case: Case, now: Found, reason: str, verdicts: list[
     stages = "".join(f"{stage},{ratio:.1f}\n" for stage, ratio in now.speed.items())
     with refusals(baseline):
         baseline.mkdir(parents=True, exist_ok=True)
-        _write(baseline / f"{case.name}.csv", head + now.text)
-        _write(baseline / f"{case.name}-speed.csv", f"{head}stage,matrix_products\n{stages}")
+        write_whole(baseline / f"{case.name}.csv", head + now.text)
+        write_whole(baseline / f"{case.name}-speed.csv", f"{head}stage,matrix_products\n{stages}")
         with (baseline / "MOVES.md").open("a", encoding="utf-8") as log:
             log.write(
                 f"- {case.name}, nanoed {nanoed.__version__}, digest {case.digest[:8]}: {reason} ({what})\n"
             )
-
-
-def _write(file: Path, text: str) -> None:
-    scratch = file.with_name(file.name + ".part")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, file)

@@ -24,9 +24,10 @@ from matplotlib.image import imread
 
 from nanoed.pipeline.page.html import Cell, Download, Page, Section, Table, render
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 from nanoed.studies import figures, tables
 from nanoed.studies.figure_tables import FOLDER, TABLES
-from nanoed.studies.page_parts import Source, cell, plain, replace
+from nanoed.studies.page_parts import Source, cell, plain
 from nanoed.studies.sections import sections_section
 from nanoed.studies.size_report import size_report
 from nanoed.studies.structure_view import structure_section
@@ -71,7 +72,7 @@ def report(run_dir: Path, pdf: bool = False) -> Path:
         alarms=tuple(_alarms(results)),
         sections=tuple(sections),
     )
-    return replace(run_dir / "report.html", render(page))
+    return write_whole(run_dir / "report.html", render(page))
 
 
 def _read_run(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 import nanoed
 from nanoed.sim.physics.crystal import Crystal, write_cif
+from nanoed.sim.physics.files import write_whole
 from nanoed.sim.protocol import nominal_alpha_deg
 from nanoed.sim.simulate import simulate
 from nanoed.sim.spec import Experiment
@@ -191,7 +192,7 @@ def _make(
         _lay_down(case, crystal, work, analysis, record, page)
     record["core_seconds"] = round(sum(laps.busy.values()), 3)
     _write_json(work / "run.json", record)
-    (work / "timings.csv").write_text(laps.csv(), encoding="utf-8")
+    write_whole(work / "timings.csv", laps.csv())
     for name in set(KEPT["frames"]) - set(KEPT[keep]):
         shutil.rmtree(work / name, ignore_errors=True)
 
@@ -248,4 +249,4 @@ def _version(package: str) -> str:
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nanoed.pipeline.page.drawing import INK, MUTED, styled, svg
+from nanoed.sim.physics.files import write_whole
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 LINES = ("-", "--", ":")
@@ -123,4 +124,4 @@ def _panel(axes: Axes, table: pd.DataFrame, label: str, columns: dict[str, tuple
 
 
 def _write(figure: Figure, path: Path) -> None:
-    path.write_text(svg(figure), encoding="utf-8")
+    write_whole(path, svg(figure))

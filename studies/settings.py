@@ -22,7 +22,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError("no such file", file=path) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"unreadable ({error})", file=path) from error
+        raise InputError(f"cannot be read ({getattr(error, 'strerror', None) or error})", file=path) from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"not TOML ({error})", file=path) from error
 

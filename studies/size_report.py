@@ -18,9 +18,10 @@ from scipy import stats
 from nanoed.pipeline.page.drawing import MUTED, styled
 from nanoed.pipeline.page.html import Download, Page, Section, render
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 from nanoed.studies.figure_tables import FOLDER
 from nanoed.studies.figures import SERIES
-from nanoed.studies.page_parts import Source, plain, replace
+from nanoed.studies.page_parts import Source, plain
 from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
 
 GOALS_A = (0.02, 0.01)  # average distances from the truth that the size limit is asked for
@@ -46,7 +47,7 @@ def size_report(folder: Path, pdf: bool = False) -> Path:
     n_cases, n_seeds = results["case"].nunique(), results["seed"].nunique()
     subtitle = f"{len(results)} refinements of {n_cases} cases, {n_seeds} seeds"
     page = Page(folder.absolute().name, subtitle, tuple(_alarms(results)), tuple(sections))
-    return replace(folder / "report.html", render(page))
+    return write_whole(folder / "report.html", render(page))
 
 
 def read_many(path: Path) -> pd.DataFrame:
@@ -145,8 +146,7 @@ def _accuracy(source: Source) -> Section | None:
         return None
     table = accuracy_table(results)
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    (folder / FOLDER).mkdir(exist_ok=True)
-    replace(folder / FOLDER / "accuracy.csv", text)
+    write_whole(folder / FOLDER / "accuracy.csv", text)
     caption = (
         "Geometric mean over the replicates, bars: its 95 % interval; small dots: every replicate. "
         f"Dashed: {' and '.join(f'{goal:g}' for goal in GOALS_A)} Å."

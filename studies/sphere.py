@@ -20,6 +20,7 @@ from nanoed.sim.particle import Body
 from nanoed.sim.physics.bloch import PotentialTable, frame_intensities, potential_table
 from nanoed.sim.physics.crystal import Crystal, read_cif
 from nanoed.sim.physics.electron import wavelength_A
+from nanoed.sim.physics.files import whole, write_whole
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.kinematical import kinematical_intensities
 from nanoed.sim.physics.sampling import precession_rotations, precession_steps
@@ -112,7 +113,8 @@ def draw(tables: dict[str, pd.DataFrame], path: Path) -> None:
         axes.set(title=f"ITO sphere 5 nm, {name}", xlabel="|g| (1/Å)", ylim=(-40, 40))
         axes.legend()
     figure.axes[0].set_ylabel("|F| over multislice - 1 (%)")
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    with whole(path) as part:
+        figure.savefig(part, dpi=150, format="png", metadata={"Software": None})
 
 
 def main(folder: Path) -> None:
@@ -125,15 +127,13 @@ def main(folder: Path) -> None:
         each = ", ".join(f"{e.removesuffix('_A2')} {100 * r_factor(tables[name], e):.2f} %" for e in
                          ("bloch_A2", "kinematical_A2"))  # fmt: skip
         print(f"{name}: R against multislice: {each}")
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = pd.concat([table.assign(orientation=name) for name, table in tables.items()])
-    whole = whole[whole["multislice_A2"] > 1e-4 * scored(whole)["multislice_A2"].max()]
-    with (folder / "spots.csv").open("w", encoding="utf-8") as file:
-        file.write(
-            f"# python -m nanoed.studies.sphere: ITO sphere {DIAMETER_A:g} A, {KV:g} kV, {FACTORS} factors, "
-        )
-        file.write(f"precession {SEMI_ANGLE_DEG:g} deg; electrons in a spot per incident electron and A^2\n")
-        whole.to_csv(file, index=False, float_format="%.5g")
+    every = pd.concat([table.assign(orientation=name) for name, table in tables.items()])
+    every = every[every["multislice_A2"] > 1e-4 * scored(every)["multislice_A2"].max()]
+    head = (
+        f"# python -m nanoed.studies.sphere: ITO sphere {DIAMETER_A:g} A, {KV:g} kV, {FACTORS} factors, precession"
+        f" {SEMI_ANGLE_DEG:g} deg; electrons in a spot per incident electron and A^2\n"
+    )
+    write_whole(folder / "spots.csv", head + every.to_csv(index=False, float_format="%.5g"))
     draw(tables, folder / "difference.png")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 
 RESULT_COLUMNS: tuple[str, ...] = (
     *("case", "digest", "structure", "engine", "factors_sim", "factors_refine", "flaws", "protocol", "shape"),
@@ -72,7 +73,7 @@ def _cell(column: str, value: Any) -> str:
 
 def write_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write `results.csv`, see `results_text`."""
-    path.write_text(results_text(rows), encoding="utf-8")
+    write_whole(path, results_text(rows))
 
 
 def results_text(rows: Iterable[Mapping[str, Any]]) -> str:

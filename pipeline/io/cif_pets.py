@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nanoed.sim.physics.crystal import read_document
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 from nanoed.sim.physics.geometry import frame_matrix
 
 ZONE_COLUMNS = ["id", "u", "v", "w", "semi_angle", "alpha", "beta", "omega", "scale"]
@@ -106,10 +107,7 @@ def write_cif_pets(path: str | Path, data: PetsData) -> None:
     values = data.reflections[["I", "sigma"]].to_numpy(float)
     lines += [f"{h:4d} {k:3d} {m:3d} {i:14.4f} {s:12.4f} {z:5d}"
               for (h, k, m, z), (i, s) in zip(hkl.tolist(), values.tolist(), strict=True)]  # fmt: skip
-    target = Path(path)
-    scratch = target.with_name(target.name + ".part")
-    scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    scratch.replace(target)
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def _check_sound(

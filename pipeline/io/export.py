@@ -13,6 +13,7 @@ from nanoed.pipeline.io.smv import detector_distance_mm, write_smv
 from nanoed.pipeline.io.tiff_pets import pts_text, write_tiff
 from nanoed.pipeline.io.xds import xds_input
 from nanoed.sim.dataset import Nominal, open_dataset
+from nanoed.sim.physics.files import write_whole
 
 Format = Literal["smv", "tiff-pets", "xds"]
 Progress = Callable[[str, int, int], None]
@@ -41,7 +42,7 @@ def export(
             if progress:
                 progress("frames", i + 1, nominal.n_frames)
     for name, text in _descriptions(form, nominal).items():
-        (out / name).write_text(text, encoding="utf-8")
+        write_whole(out / name, text)
         written.append(out / name)
     return written
 

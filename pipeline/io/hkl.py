@@ -13,6 +13,7 @@ from scipy.optimize import least_squares
 from nanoed.pipeline.io.formula import parse_formula
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.factors import electron_factor
+from nanoed.sim.physics.files import write_whole
 
 LARGEST = 9999.99
 LARGEST_INDEX = 999
@@ -32,7 +33,7 @@ def write_hkl(path: str | Path, reflections: pd.DataFrame) -> float:
             f"{h:4d}{k:4d}{m:4d}{max(i * scale, -999.99):8.2f}{np.clip(s * scale, 0.01, LARGEST):8.2f}"
         )
     lines.append(f"{0:4d}{0:4d}{0:4d}{0.0:8.2f}{0.0:8.2f}")
-    _write(path, lines)
+    write_whole(path, "\n".join(lines) + "\n")
     return scale
 
 
@@ -103,7 +104,7 @@ def write_ins(
     if formula:
         lines.append("UNIT " + " ".join(f"{units * n:g}" for n in formula.values()))
     lines += ["L.S. 10", "WGHT 0.1", "HKLF 4", "END"]
-    _write(path, lines)
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 @cache
@@ -149,10 +150,3 @@ def _symmetry_lines(group: gemmi.SpaceGroup) -> list[str]:
         seen.add(op.triplet())
         lines.append(f"SYMM {op.triplet().upper()}")
     return lines
-
-
-def _write(path: str | Path, lines: list[str]) -> None:
-    target = Path(path)
-    scratch = target.with_name(target.name + ".part")
-    scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    scratch.replace(target)

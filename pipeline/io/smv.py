@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nanoed.sim.dataset import Nominal
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 
 BLOCK = 512
 FULL = 2**16 - 1  # larger counts are shown as this
@@ -60,7 +61,7 @@ def write_smv(path: Path, image: NDArray[Any], nominal: Nominal, i: int) -> None
     size = BLOCK * -(-(len(text) + 40) // BLOCK)
     head = f"{{\nHEADER_BYTES={size:5d};\n{text}}}\n".ljust(size).encode("ascii")
     counts = np.clip(np.rint(image), 0, FULL).astype("<u2")
-    path.write_bytes(head + counts.tobytes())
+    write_whole(path, head + counts.tobytes())
 
 
 def read_smv(path: Path) -> tuple[NDArray[Any], dict[str, str]]:

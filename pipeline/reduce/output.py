@@ -25,7 +25,7 @@ from nanoed.pipeline.reduce.search import Detector
 from nanoed.pipeline.reduce.symmetry import absent, laue_rotations, possible
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import Nominal
-from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 
 if TYPE_CHECKING:
     from nanoed.pipeline.reduce.reduce import Reduction
@@ -162,10 +162,7 @@ def pets_data(result: Reduction, spec: ReduceSpec, nominal: Nominal) -> PetsData
 
 def write_record(record: Any, folder: Path) -> None:
     """Write `folder/reduction.json`, whole or not at all."""
-    target = folder / "reduction.json"
-    part = target.with_name(target.name + ".part")
-    part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(target)
+    write_whole(folder / "reduction.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
 def plain(value: Any) -> Any:
@@ -182,22 +179,17 @@ def write_reduction(
 ) -> None:
     """Write all files of a reduction into out_dir; raises InputError where it cannot be written."""
     folder = Path(out_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scale = write_hkl(folder / "merged.hkl", result.merged.reflections)
-        unmerged = result.merged.unmerged
-        write_hkl(folder / "unmerged.hkl", unmerged[unmerged["used"]])
-        group = result.spec.spacegroup or "P 1"
-        write_ins(folder / "merged.ins", "nanoed", result.geometry.wavelength, result.geometry.cell, group,
-                  spec.composition)  # fmt: skip
-        write_cif_pets(folder / "frames.cif_pets", pets_data(result, spec, nominal))
-        record = plain({
-            "statistics": result.statistics | {"merged_hkl_scale": scale},
-            "frames": result.frames.to_dict(orient="list"),
-            "zones": result.virtual.zones.to_dict(orient="list"),
-            "settings": spec.model_dump(mode="json"),
-        })  # fmt: skip
-        write_record(record, folder)
-    except OSError as error:
-        raise InputError(f"cannot write: {error.strerror or error}", file=folder, field="out_dir",
-                         value=str(folder), allowed="a writable folder with space") from error  # fmt: skip
+    scale = write_hkl(folder / "merged.hkl", result.merged.reflections)
+    unmerged = result.merged.unmerged
+    write_hkl(folder / "unmerged.hkl", unmerged[unmerged["used"]])
+    group = result.spec.spacegroup or "P 1"
+    write_ins(folder / "merged.ins", "nanoed", result.geometry.wavelength, result.geometry.cell, group,
+              spec.composition)  # fmt: skip
+    write_cif_pets(folder / "frames.cif_pets", pets_data(result, spec, nominal))
+    record = plain({
+        "statistics": result.statistics | {"merged_hkl_scale": scale},
+        "frames": result.frames.to_dict(orient="list"),
+        "zones": result.virtual.zones.to_dict(orient="list"),
+        "settings": spec.model_dump(mode="json"),
+    })  # fmt: skip
+    write_record(record, folder)

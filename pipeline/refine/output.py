@@ -14,6 +14,7 @@ from nanoed.pipeline.refine.cif import CIF_HEADER, refined_document
 from nanoed.pipeline.refine.difference import DifferenceMap, difference_map
 from nanoed.pipeline.refine.result import Refinement
 from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.files import whole, write_whole
 
 
 def write_refinement(refinement: Refinement, out_dir: str | Path) -> None:
@@ -23,17 +24,16 @@ def write_refinement(refinement: Refinement, out_dir: str | Path) -> None:
     a scan over thickness, thickness_scan.csv and .png.
     """
     out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
     residual = difference_map(refinement.reflections, refinement.crystal, refinement.settings["factors"])
-    _write(out / "refined.cif", CIF_HEADER + refined_document(refinement, residual).as_string())
-    _write(out / "difference.csv", residual.peaks.to_csv(index=False, float_format="%.5f"))
+    write_whole(out / "refined.cif", CIF_HEADER + refined_document(refinement, residual).as_string())
+    write_whole(out / "difference.csv", residual.peaks.to_csv(index=False, float_format="%.5f"))
     _write_map(residual, refinement.crystal, out / "difference.ccp4")
     if not refinement.scan.empty:
-        _write(out / "thickness_scan.csv", refinement.scan.to_csv(index=False, float_format="%.6g"))
+        write_whole(out / "thickness_scan.csv", refinement.scan.to_csv(index=False, float_format="%.6g"))
         _draw_scan(refinement, out / "thickness_scan.png")
-    _write(out / "refinement.json", json.dumps(_record(refinement), indent=1, allow_nan=False) + "\n")
+    write_whole(out / "refinement.json", json.dumps(_record(refinement), indent=1, allow_nan=False) + "\n")
     if not refinement.frames.empty:
-        _write(out / "frames.csv", refinement.frames.to_csv(index=False, float_format="%.6g"))
+        write_whole(out / "frames.csv", refinement.frames.to_csv(index=False, float_format="%.6g"))
 
 
 def _write_map(residual: DifferenceMap, crystal: Crystal, path: Path) -> None:
@@ -44,9 +44,8 @@ def _write_map(residual: DifferenceMap, crystal: Crystal, path: Path) -> None:
     ccp4 = gemmi.Ccp4Map()
     ccp4.grid = grid
     ccp4.update_ccp4_header()
-    scratch = path.with_name(path.name + ".part")
-    ccp4.write_ccp4_map(str(scratch))
-    scratch.replace(path)
+    with whole(path) as part:
+        ccp4.write_ccp4_map(str(part))
 
 
 def _draw_scan(refinement: Refinement, path: Path) -> None:
@@ -67,9 +66,8 @@ def _draw_scan(refinement: Refinement, path: Path) -> None:
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()
     axes.legend()
-    scratch = path.with_name(path.name + ".part")
-    figure.savefig(scratch, dpi=150, format="png", metadata={"Software": None})
-    scratch.replace(path)
+    with whole(path) as part:
+        figure.savefig(part, dpi=150, format="png", metadata={"Software": None})
 
 
 def _record(refinement: Refinement) -> dict[str, Any]:
@@ -97,9 +95,3 @@ def _plain(value: Any) -> Any:
     if not math.isfinite(number):
         return None
     return int(number) if isinstance(value, (int, np.integer)) else float(f"{number:.10g}")
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)

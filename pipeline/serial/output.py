@@ -21,7 +21,7 @@ from nanoed.pipeline.serial.ambiguity import Assigned
 from nanoed.pipeline.serial.intensities import Oriented
 from nanoed.pipeline.serial.spec import IndexSpec
 from nanoed.sim.dataset import Nominal
-from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 
 if TYPE_CHECKING:
     from nanoed.pipeline.serial.index import Found, Indexed
@@ -157,22 +157,17 @@ def write_index(out_dir: str | os.PathLike[str], result: Indexed, spec: IndexSpe
     Raises InputError where it cannot be written.
     """
     folder = Path(out_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unique = result.merged.reflections
-        scale = write_hkl(folder / "merged.hkl", unique)
-        unmerged = result.merged.unmerged
-        write_hkl(folder / "unmerged.hkl", unmerged[unmerged["used"]])
-        write_ins(folder / "merged.ins", "nanoed", result.geometry.wavelength, result.geometry.cell,
-                  spec.spacegroup or "P 1", spec.composition)  # fmt: skip
-        write_cif_pets(folder / "frames.cif_pets", pets_data(result, spec))
-        result.frames.to_csv(folder / "frames.csv", index=False, float_format="%.6g")
-        n_obs = int((unique["I"] > OBSERVED * unique["sigma"]).sum())
-        record = plain({
-            "statistics": result.statistics | {"n_obs": n_obs, "merged_hkl_scale": scale},
-            "settings": spec.model_dump(mode="json"),
-        })  # fmt: skip
-        write_record(record, folder)
-    except OSError as error:
-        raise InputError(f"cannot write: {error.strerror or error}", file=folder, field="out_dir",
-                         value=str(folder), allowed="a writable folder with space") from error  # fmt: skip
+    unique = result.merged.reflections
+    scale = write_hkl(folder / "merged.hkl", unique)
+    unmerged = result.merged.unmerged
+    write_hkl(folder / "unmerged.hkl", unmerged[unmerged["used"]])
+    write_ins(folder / "merged.ins", "nanoed", result.geometry.wavelength, result.geometry.cell,
+              spec.spacegroup or "P 1", spec.composition)  # fmt: skip
+    write_cif_pets(folder / "frames.cif_pets", pets_data(result, spec))
+    write_whole(folder / "frames.csv", result.frames.to_csv(index=False, float_format="%.6g"))
+    n_obs = int((unique["I"] > OBSERVED * unique["sigma"]).sum())
+    record = plain({
+        "statistics": result.statistics | {"n_obs": n_obs, "merged_hkl_scale": scale},
+        "settings": spec.model_dump(mode="json"),
+    })  # fmt: skip
+    write_record(record, folder)

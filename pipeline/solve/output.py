@@ -17,19 +17,17 @@ from nanoed.pipeline.solve.solve import Solution
 from nanoed.pipeline.solve.spec import SolveSpec
 from nanoed.pipeline.solve.structures import DIRECT, FLIPPING, Structure
 from nanoed.sim.physics.crystal import write_cif
+from nanoed.sim.physics.files import write_whole
 
 
 def write_solution(solution: Solution, data: Intensities, spec: SolveSpec, out_dir: str | Path) -> None:
     """Write all files of a solution into a folder."""
     out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
     write_cif(solution.crystal, out / "solution.cif")
-    (out / "solution.inflip").write_text(inflip(data, solution.crystal.spacegroup, spec), encoding="utf-8")
-    (out / "starts.csv").write_text(
-        solution.starts.to_csv(index=False, float_format="%.6g"), encoding="utf-8"
-    )
+    write_whole(out / "solution.inflip", inflip(data, solution.crystal.spacegroup, spec))
+    write_whole(out / "starts.csv", solution.starts.to_csv(index=False, float_format="%.6g"))
     record = json.dumps(document(solution, data, spec), indent=1, ensure_ascii=False, allow_nan=False)
-    (out / "solve.json").write_text(record + "\n", encoding="utf-8")
+    write_whole(out / "solve.json", record + "\n")
     draw(solution, out / "solution.png")
 
 

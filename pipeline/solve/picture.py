@@ -12,6 +12,7 @@ from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 
 from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.files import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +39,8 @@ def draw(solution: Solution, path: str | Path) -> None:
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) @ plane.T
         axes.add_patch(Polygon(corners.tolist(), fill=False, edgecolor="0.3", linewidth=0.8))
         axes.set(title=title, xlabel="Å", ylabel="Å", aspect="equal")
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    with whole(path) as part:
+        figure.savefig(part, dpi=130, format="png", metadata={"Software": None})
 
 
 def _plane(crystal: Crystal, first: int, second: int) -> NDArray[np.float64]:

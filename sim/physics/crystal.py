@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -153,7 +154,9 @@ def read_cif(path: str | Path) -> Crystal:
     """The first block with atom sites of a core CIF. Raises InputError, naming what is missing."""
     try:
         document = read_document(path)
-    except (OSError, ValueError, RuntimeError) as error:
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})", file=path) from None
+    except (ValueError, RuntimeError) as error:
         raise InputError(f"not a readable CIF: {error}", file=path) from None
     for block in document:
         if block.find_loop("_atom_site_label"):
@@ -243,7 +246,7 @@ def u_matrix(u6: Array) -> Array:
 
 def write_cif(crystal: Crystal, path: str | Path) -> None:
     """Write a core CIF that `read_cif` reads back to the last digit."""
-    Path(path).write_text(structure_block(crystal).as_string(), encoding="utf-8")
+    write_whole(path, structure_block(crystal).as_string())
 
 
 def structure_block(crystal: Crystal) -> gemmi.cif.Document:

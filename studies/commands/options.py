@@ -43,14 +43,13 @@ def chosen_case(name: str, overrides: list[str] | None) -> "Case":
 
 
 def spec_of(model: type[Spec], config: Path | None, overrides: list[str] | None, **given: Any) -> Spec:
-    """The settings of --config, then the options `given` (None: not), then every --set."""
-    from nanoed.studies.settings import settings
+    """The settings of --config, then the options `given` (None: not), then every --set; errors name which it was."""
+    from nanoed.studies.settings import settings, validated
 
-    options = [
-        f"{name}={json.dumps(value, ensure_ascii=False)}"
-        for name, value in given.items()
-        if value is not None
-    ]
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        validated(model, {name: value}, Path(f"--{name}"))
+    options = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
     return settings(model, config, [*options, *(overrides or [])])
 
 

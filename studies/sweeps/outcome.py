@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from nanoed.pipeline.page.drawing import inline_svg, pdf, svg
 from nanoed.pipeline.page.html import Cell, Download, Page, Picture, Section, Table, render
-from nanoed.studies.sweeps.store import write_file, write_text
+from nanoed.sim.physics.files import write_whole
 
 MOST_ROWS = 400
 """Of a table on the page; the CSV has all."""
@@ -43,13 +43,13 @@ def write_outcome(outcome: Outcome, out: Path, title: str, header: str, alarms: 
     """
     texts = {name: csv_text(table, header) for name, table in outcome.tables.items()}
     for name, text in texts.items():
-        write_text(out / f"{name}.csv", text)
+        write_whole(out / f"{name}.csv", text)
     pictures = {name: svg(drawing.figure) for name, drawing in outcome.drawings.items()}
     for name, drawing in outcome.drawings.items():
-        write_text(out / f"{name}.svg", pictures[name])
-        write_file(out / f"{name}.pdf", pdf(drawing.figure))
+        write_whole(out / f"{name}.svg", pictures[name])
+        write_whole(out / f"{name}.pdf", pdf(drawing.figure))
     page = Page(title, header, alarms, tuple(_sections(outcome, texts, pictures)))
-    write_text(out / "index.html", render(page))
+    write_whole(out / "index.html", render(page))
     return out / "index.html"
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 from nanoed.studies.folder import alone, placed, refusals
 
 MARK = "study.toml"
@@ -51,27 +51,12 @@ class Store:
         """Write a run, whole or not at all."""
         with placed(self.place(key), force=True) as work:
             for name, content in files.items():
-                (work / name).parent.mkdir(parents=True, exist_ok=True)
-                (work / name).write_bytes(content)
+                write_whole(work / name, content)
 
     def sweep_up(self) -> None:
         """Remove what a killed study left half-written."""
         for path in self.folder.glob(".*.partial-*"):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file of text, see `write_file`."""
-    write_file(path, text.encode())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old or the new one, never a part."""
-    with refusals(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.part")
-        _write(scratch, content)
-        os.replace(scratch, path)
 
 
 @contextmanager
@@ -93,10 +78,3 @@ def claimed(folder: Path) -> Iterator[None]:
         with refusals(folder):
             folder.mkdir(exist_ok=True)
         yield
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -14,6 +14,7 @@ import pandas as pd
 
 import nanoed
 from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 from nanoed.studies.folder import alone
 from nanoed.studies.settings import nearest
 from nanoed.studies.sweeps.analyses import ANALYSES
@@ -21,7 +22,7 @@ from nanoed.studies.sweeps.analyses.common import MEASURES, derived, means
 from nanoed.studies.sweeps.cost import SECONDS, Cost, estimate, machine_speed
 from nanoed.studies.sweeps.grid import Extent, Point, Study, points_of, study_digest
 from nanoed.studies.sweeps.outcome import Outcome, csv_text, write_outcome
-from nanoed.studies.sweeps.store import MARK, Store, claimed, write_text
+from nanoed.studies.sweeps.store import MARK, Store, claimed
 from nanoed.studies.sweeps.sweep import Sweep, results_table, run_points
 from nanoed.studies.sweeps.task import run_point
 from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
@@ -79,14 +80,14 @@ def run_study(
     points = _points(study, extent)
     analysis = ANALYSES.get(study.analysis)
     with claimed(out), alone((runs or out / "runs").absolute()):
-        write_text(out / MARK, study.toml())
+        write_whole(out / MARK, study.toml())
         store = Store(runs or out / "runs")
         expected = {key: cost.core_seconds for key, cost in costs(points).items()}
         sweep = run_points(points, store, expected, workers, scheduler, tell, task)
         shutil.rmtree(out / ".scratch", ignore_errors=True)
         header = header_of(study, extent, points)
         text = results_table(points, study.axes, store, sweep.lost)
-        write_text(out / "results.csv", f"# {header}\n{text}")
+        write_whole(out / "results.csv", f"# {header}\n{text}")
         results = read_study_results(text, study.axes)
         outcome = analysis(results, study.settings) if analysis else Outcome()
         page = _write(outcome, results, study, out, header)
@@ -158,7 +159,7 @@ def _write(outcome: Outcome, results: pd.DataFrame, study: Study, out: Path, hea
     alarms = (f"{len(bad)} of {len(results)} refinements have no result; their rows of results.csv say why.",)
     table = summary(results, study.axes)
     whole = Outcome(outcome.remarks, {**outcome.tables, "summary": table}, outcome.drawings)
-    write_text(
+    write_whole(
         out / "failures.csv",
         csv_text(bad[["block", *study.axes, "case", "seed", "method", "status", "message"]], header),
     )
@@ -186,4 +187,4 @@ def _write_sweep(
         record["busy_share"] = round(
             sweep.core_seconds / sweep.wall_seconds / min(workers, max(sweep.made, 1)), 3
         )
-    write_text(path, json.dumps(record, indent=1) + "\n")
+    write_whole(path, json.dumps(record, indent=1) + "\n")

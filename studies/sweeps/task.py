@@ -11,6 +11,7 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
+from nanoed.sim.physics.files import write_whole
 from nanoed.sim.protocol import nominal_alpha_deg
 from nanoed.studies.case import Case
 from nanoed.studies.rows import asked_for
@@ -60,12 +61,11 @@ def failed_rows(case: Case, message: str) -> list[dict[str, Any]]:
 
 
 def _write_failure(case: Case, out: Path, error: Exception, seconds: float) -> None:
-    out.mkdir(exist_ok=True)
     write_results(out / "results.csv", failed_rows(case, f"{type(error).__name__}: {error}"))
     what = "".join(traceback.format_exception(error))
     record = {"schema_version": 1, "run_key": case.run_key, "digest": case.digest, "case": case.document}
     record |= {"failures": dict.fromkeys(case.methods, what), "core_seconds": round(seconds, 3)}
-    (out / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_whole(out / "run.json", json.dumps(record, indent=1) + "\n")
 
 
 def _files(out: Path) -> dict[str, bytes]:

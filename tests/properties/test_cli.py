@@ -126,6 +126,14 @@ def test_cell_that_is_none(capsys, tmp_path, cell):
     assert f"field '--cell': not a cell (got '{cell}')" in line
 
 
+@pytest.mark.parametrize(
+    ("given", "told"), [(("--cell", "9,5,5,10,10,170"), "--cell"), (("--set", "cell=[9,5,5,10,10,170]"), "--set")]
+)
+def test_a_wrong_setting_is_told_as_the_option_it_came_by(capsys, tmp_path, given, told):
+    line = refused(capsys, "reduce", tmp_path, *given, "--out", tmp_path / "out")
+    assert line.startswith(f"nanoed: {told}, field 'cell': not a cell")
+
+
 def test_folder_that_holds_something_else(capsys, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     assert "--force" in refused(capsys, "run", MAIN, "--out", tmp_path)

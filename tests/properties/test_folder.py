@@ -59,8 +59,8 @@ def test_everything_is_on_the_disk_before_it_is_in_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, order = tmp_path / "out", []
-    flush, move = folder._flush, os.replace
-    monkeypatch.setattr(folder, "_flush", lambda path: (order.append(path.name), flush(path)))
+    flush, move = folder.flush, os.replace
+    monkeypatch.setattr(folder, "flush", lambda path: (order.append(path.name), flush(path)))
     monkeypatch.setattr(folder.os, "replace", lambda *paths: (order.append("moved"), move(*paths)))
     with placed(out, False) as work:
         (work / "deep").mkdir()
@@ -75,7 +75,7 @@ def test_a_disk_that_refuses_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder, "_flush", full)
+    monkeypatch.setattr(folder, "flush", full)
     with pytest.raises(InputError, match="No space left"), placed(tmp_path / "new" / "out", False) as work:
         (work / "a").write_text("x")
     assert os.listdir(tmp_path) == []

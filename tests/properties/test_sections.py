@@ -7,9 +7,11 @@ import pytest
 from simulations import crystal
 
 from nanoed.pipeline.reduce.geometry import Geometry, to_pixels
+from nanoed.pipeline.reduce.page.sections import PLANES
 from nanoed.sim.dataset import Nominal, open_dataset, write_dataset
 from nanoed.studies.compare import compare
-from nanoed.studies.sections import NAMES, read_grid, write_sections
+from nanoed.studies.figure_tables import read_table
+from nanoed.studies.sections import read_sections, write_sections
 from nanoed.studies.structure_view import EDGE, PLACE, SHIFT, magnification, structure_table
 
 UB = np.array([[0.10, 0.02, 0.0], [0.0, 0.15, 0.01], [0.0, 0.0, 0.2]])
@@ -59,19 +61,22 @@ def test_a_spot_lies_where_its_indices_say(tmp_path: Path) -> None:
     geometry, used = made_up(tmp_path)
     (tmp_path / "figures").mkdir()
     with open_dataset(tmp_path) as data:
-        write_sections(tmp_path, data, geometry, used, 0.8)
-    for i, name in enumerate(NAMES):
-        at, values = read_grid(tmp_path / "figures" / f"section_{name}.csv")
-        row, column = np.unravel_index(np.nanargmax(values), values.shape)
-        first, second = UB[:, (i + 1) % 3], UB[:, (i + 2) % 3]
-        u = first / np.linalg.norm(first)
-        v = second - (second @ u) * u
+        write_sections(tmp_path, data, geometry, np.zeros((120, 120), bool), used, 0.8)
+    table = read_table(tmp_path, "sections")
+    assert table is not None
+    for plane, (name, i, j, _) in zip(read_sections(tmp_path, table), PLANES, strict=True):
+        n = len(plane.image)
+        row, column = np.unravel_index(np.nanargmax(plane.image), plane.image.shape)
+        u = UB[:, i] / np.linalg.norm(UB[:, i])
+        v = UB[:, j] - (UB[:, j] @ u) * u
         g = UB @ SPOTS[name]
         expected = np.array([g @ u, g @ v / np.linalg.norm(v)])
-        found = np.array([at[column], at[row]])
+        found = (np.array([column, n - 1 - row]) + 0.5) * 2 * plane.reach / n - plane.reach
         assert np.abs(found - expected).max() < 0.012, name
         assert np.abs(found - expected * [1, -1]).max() > 0.1, "a mirror image would not be seen"
-        assert np.nanmax(values) == pytest.approx(2500, rel=0.3)  # electrons: two counts each
+        assert 2505 < np.nanmax(plane.image) <= 5010  # a cell has at most two pixels of the spot
+        indices = [SPOTS[name][i], SPOTS[name][j]]
+        assert indices @ plane.axes == pytest.approx(expected, abs=1e-5)  # the axes drawn belong to the image
 
 
 def test_the_models_are_displaced_from_the_truth_as_compare_says() -> None:

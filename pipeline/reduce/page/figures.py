@@ -95,7 +95,7 @@ def sections_figure(sections: list[Section]) -> Figure:
     with styled():
         figure = Figure(figsize=(WIDE, 2.4), layout="constrained")
         for axes, section in zip(figure.subplots(1, 3), sections, strict=True):
-            image = np.log(np.clip(np.nan_to_num(levelled(section), nan=1.0), 0.7, 60.0))
+            image = np.log(np.clip(levelled(section), 0.7, 60.0))
             r = section.reach
             axes.imshow(-image, cmap="gray", extent=(-r, r, -r, r), interpolation="none")
             for axis, name in zip(section.axes, section.name.replace("0", ""), strict=True):

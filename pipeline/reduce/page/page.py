@@ -23,7 +23,7 @@ from nanoed.pipeline.reduce.shells import shells
 from nanoed.pipeline.reduce.symmetry import laue_rotations
 from nanoed.pipeline.reduce.unindexed import explained
 from nanoed.sim.dataset import DataSet
-from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.files import write_whole
 
 if TYPE_CHECKING:
     from nanoed.pipeline.reduce.reduce import Reduction
@@ -43,16 +43,9 @@ def write_page(
 
     Goes once through the frames for the sections. The same bytes for the same result.
     """
-    target = Path(out_dir) / "reduction.html"
-    text = render(page_of(result, dataset, workers, progress))
-    part = target.with_name(target.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
-    except OSError as error:
-        raise InputError(f"cannot write: {error.strerror or error}", file=target, field="out_dir",
-                         value=str(out_dir), allowed="a writable folder with space") from error  # fmt: skip
-    return target
+    return write_whole(
+        Path(out_dir) / "reduction.html", render(page_of(result, dataset, workers, progress))
+    )
 
 
 def page_of(result: Reduction, dataset: DataSet, workers: int = 1, progress: Progress | None = None) -> Page:
@@ -141,6 +134,7 @@ def _sections(result: Reduction, dataset: DataSet, workers: int, progress: Progr
                      progress)  # fmt: skip
     caption = (
         "Pixels of all frames within 0.12 of the index 0, over the median at the same distance; logarithmic."
+        " Blank: not measured."
     )
     return Section(
         "sections", "Sections", pictures=(_picture(figures.sections_figure(found), "sections", caption),)
