@@ -17,8 +17,14 @@ from nanoed.sim.physics.errors import InputError
 
 Array = NDArray[np.float64]
 CENTRING = {1: "P", 2: "I", 3: "R", 4: "F", 5: "A", 6: "B", 7: "C"}
-COMMANDS = frozenset({"UNIT", "ZERR", "TWIN", "MOVE", "GRID", "LIST"})
-"""Those with an integer and numbers behind it, as an atom has."""
+SHELXL = """
+    ABIN ACTA AFIX ANIS ANSC ANSR BASF BIND BLOC BOND BUMP CELL CGLS CHIV CONF CONN DAMP DANG DEFS DELU DFIX DISP
+    EADP END EQIV EXTI EXYZ FEND FLAT FMAP FRAG FREE FVAR GRID HFIX HKLF HTAB ISOR L.S. LATT LAUE LIST MERG MOLE
+    MORE MOVE MPLA NCSY NEUT OMIT PART PLAN PRIG REM RESI RIGU RTAB SADI SAME SFAC SHEL SIMU SIZE SPEC STIR SUMP
+    SWAT SYMM TEMP TITL TWIN TWST UNIT WGHT WIGL WPDB XNPD ZERR
+"""
+COMMANDS = frozenset(SHELXL.split())
+"""Instructions of SHELXL, which no atom may be named like, whatever numbers stand behind them."""
 MOST = 1e6
 """Size of a number in such a file."""
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
@@ -46,11 +52,15 @@ def read_shelx_model(path: str | Path) -> Crystal:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", file=path) from error
-    found = _Lines()
+    found, fragment = _Lines(), False
     for line in re.sub(r"=[^\S\n]*\n", " ", text).splitlines():
         cells = line.partition("!")[0].split()
-        if cells and cells[0].upper() == "HKLF":
+        word = cells[0].upper() if cells else ""
+        fragment = word == "FRAG" or (fragment and word != "FEND")
+        if word == "HKLF":
             break
+        if fragment:
+            continue
         try:
             _take(found, cells)
         except (ValueError, IndexError) as error:

@@ -153,6 +153,28 @@ def test_free_variables_riding_and_the_order_of_u(tmp_path: Path) -> None:
     assert found.spacegroup == "P -1"
 
 
+NO_ATOMS = """REM 1 0.1 0.2 0.3 11.0
+rem 3 0.5 0.5 0.5 11.0 0.02
+TITL 1 0.5 0.5 0.5
+OMIT 1 2 3 4
+PLAN 20 0.5 0.6 0.7
+FRAG 17 1.0 1.0 1.0 90 90 90
+C9 1 0.4 0.4 0.4
+
+C8 1 0.2 0.4 0.4
+FEND
+C1 1"""
+
+
+def test_remarks_and_fragments_are_no_atoms(tmp_path: Path) -> None:
+    """Lines that look like atoms, a name, a whole number and numbers behind it, but are instructions."""
+    (tmp_path / "a.res").write_text(ATOMS)
+    (tmp_path / "b.res").write_text(ATOMS.replace("C1 1", NO_ATOMS))
+    plain, found = (read_shelx_model(tmp_path / name) for name in ("a.res", "b.res"))
+    assert found.labels == plain.labels == ("C1", "H1", "O1", "O2")
+    assert found.xyz == pytest.approx(plain.xyz)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
