@@ -83,7 +83,7 @@ def _peaks(density: Array, crystal: Crystal, n_peaks: int) -> pd.DataFrame:
     known = np.empty((0, 3))
     for at in places[order]:
         x = _refined(density, at)
-        if len(known) and _distance(crystal, x, known).min() < SAME_PEAK_A:
+        if len(known) and distances_to(crystal, x, known).min() < SAME_PEAK_A:
             continue
         images = crystal.rotations @ x + crystal.translations
         known = np.concatenate([known, images])
@@ -106,15 +106,19 @@ def _refined(density: Array, at: NDArray[np.int64]) -> Array:
     return np.asarray(out / shape, np.float64)
 
 
-def _distance(crystal: Crystal, x: Array, others: Array) -> Array:
-    """Å from x (3,) to the nearest image of every one of the others (n, 3)."""
+def distances_to(crystal: Crystal, x: Array, others: Array) -> Array:
+    """Å from x (3,) to the nearest lattice translate of every one of the others (n, 3)."""
     away = others - x
     away -= np.rint(away)
-    return np.asarray(np.linalg.norm(away @ crystal.frac_to_cart.T, axis=1), np.float64)
+    farthest = float(np.linalg.norm(away @ crystal.frac_to_cart.T, axis=1).max())
+    reach = np.floor(0.5 + farthest * np.linalg.norm(crystal.reciprocal_basis, axis=0)).astype(int)
+    cells = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
+    length = np.linalg.norm((away[:, None] + cells) @ crystal.frac_to_cart.T, axis=2)
+    return np.asarray(length.min(axis=1), np.float64)
 
 
 def _nearest(crystal: Crystal, x: Array) -> tuple[str, float]:
     site, xyz = crystal.unit_cell_atoms()
-    distance = _distance(crystal, x, xyz)
+    distance = distances_to(crystal, x, xyz)
     k = int(distance.argmin())
     return crystal.labels[int(site[k])], float(distance[k])
