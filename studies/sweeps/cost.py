@@ -126,9 +126,16 @@ def _wave(crystal: Crystal, g_max: float, s_max: float, thickness: float, wavele
     return (1 if crystal.inversion_centre is not None else 4) * n * n * terms
 
 
-def _longest(experiment: Experiment) -> float:
+def _thickness(experiment: Experiment) -> float:
+    """Longest path of the beam through a particle that lies flat, Å: its shortest dimension."""
     particle = experiment.particle
     return 10 * min(particle.diameter_nm, particle.length_nm or particle.diameter_nm)
+
+
+def _width(experiment: Experiment) -> float:
+    """The longest dimension of a particle, Å, which its box must hold."""
+    particle = experiment.particle
+    return 10 * max(particle.diameter_nm, particle.length_nm or particle.diameter_nm)
 
 
 def _simulated(experiment: Experiment, crystal: Crystal) -> float:
@@ -136,35 +143,36 @@ def _simulated(experiment: Experiment, crystal: Crystal) -> float:
     instrument = experiment.instrument
     corner = 0.5 * math.hypot(*instrument.detector_px) * instrument.a_per_px
     g_max = experiment.g_max or min(corner, G_MAX_DEFAULT)
-    longest = _longest(experiment)
-    s_max = experiment.s_max or 1.5 * min(max(0.02, 2 / longest), 0.04)
-    orientations = experiment.azimuths_factor * _steps(experiment, g_max, longest)
+    thickness = _thickness(experiment)
+    s_max = experiment.s_max or 1.5 * min(max(0.02, 2 / thickness), 0.04)
+    orientations = experiment.azimuths_factor * _steps(experiment, g_max, thickness)
     if experiment.engine == "multislice":
-        box, pixel = longest + 20 * experiment.multislice.margin_nm, 1 / (4.4 * g_max)
-        points = (box / pixel) ** 2
-        return orientations * box / experiment.multislice.slice_A * 10 * points * math.log2(points)
+        margins, pixel = 20 * experiment.multislice.margin_nm, 1 / (4.4 * g_max)
+        depth, width = thickness + margins, _width(experiment) + margins
+        points = (depth / pixel) * (width / pixel)
+        return orientations * depth / experiment.multislice.slice_A * 10 * points * math.log2(points)
     wavelength = wavelength_A(instrument.voltage_kv)
-    return orientations * _wave(crystal, g_max, s_max, longest, wavelength)
+    return orientations * _wave(crystal, g_max, s_max, thickness, wavelength)
 
 
-def _steps(experiment: Experiment, g_max: float, longest: float) -> float:
+def _steps(experiment: Experiment, g_max: float, thickness: float) -> float:
     protocol = experiment.protocol
     if protocol.kind == "serial":
         return 4 / experiment.azimuths_factor
     if protocol.kind == "precession":
-        return sampling.precession_steps(g_max, math.radians(protocol.semi_angle_deg), longest)
+        return sampling.precession_steps(g_max, math.radians(protocol.semi_angle_deg), thickness)
     return max(
-        4.0, sampling.precession_steps(g_max, math.radians(0.5 * sweep_deg(protocol)) / math.pi, longest)
+        4.0, sampling.precession_steps(g_max, math.radians(0.5 * sweep_deg(protocol)) / math.pi, thickness)
     )
 
 
 def _refined(case: Case, crystal: Crystal) -> float:
     """Multiplications for one frame in a frame-based refinement, without derivatives."""
     spec = case.refine
-    g_max, longest = spec.d_star_max + spec.g_margin, _longest(case.experiment)
-    steps = spec.n_azimuth or (1 if spec.protocol == "still" else _steps(case.experiment, g_max, longest))
+    g_max, thickness = spec.d_star_max + spec.g_margin, _thickness(case.experiment)
+    steps = spec.n_azimuth or (1 if spec.protocol == "still" else _steps(case.experiment, g_max, thickness))
     return steps * _wave(
-        crystal, g_max, spec.s_g_max, longest, wavelength_A(case.experiment.instrument.voltage_kv)
+        crystal, g_max, spec.s_g_max, thickness, wavelength_A(case.experiment.instrument.voltage_kv)
     )
 
 

@@ -80,3 +80,14 @@ def test_scratch_is_that_of_the_frames():
     }
     with pytest.raises(InputError):
         load_case("brookite-cnrs-1")
+
+
+def test_the_box_of_multislice_holds_the_whole_particle():
+    """A rod twice as long needs a box about twice as wide; the path of the beam through it stays."""
+
+    def work(engine: str, length: float) -> float:
+        case = load_case("brookite-cnrs-01", [f"experiment.engine={engine}", f"experiment.particle.length_nm={length}"])
+        return operations(case, case.crystal)[engine]
+
+    assert work("multislice", 140) == pytest.approx(2 * work("multislice", 70), rel=0.25)
+    assert work("bloch", 140) == work("bloch", 70)
