@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -89,6 +89,12 @@ class Case(BaseModel):
         if len(set(value)) < len(value):
             raise ValueError("a method is named twice")
         return value
+
+    @model_validator(mode="after")
+    def _hands_are_told(self) -> Self:
+        if self.refine.both_hands and "dynamical" not in self.methods:
+            raise ValueError("refine.both_hands needs dynamical among the methods: no other one tells the hand")
+        return self
 
     @property
     def solving(self) -> SolveSpec:

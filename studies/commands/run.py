@@ -287,12 +287,17 @@ def refine(
     from nanoed.pipeline.refine.output import write_refinement
     from nanoed.pipeline.spec import RefineSpec
     from nanoed.sim.physics.crystal import read_cif
-    from nanoed.sim.physics.errors import ConvergenceError
+    from nanoed.sim.physics.errors import ConvergenceError, InputError
     from nanoed.studies.analysis import refine as make
     from nanoed.studies.console import print_json, print_pairs, say, shown_progress
     from nanoed.studies.folder import placed
 
     spec = spec_of(RefineSpec, config, overrides)
+    if spec.both_hands and method is not MethodName.dynamical:
+        raise InputError(
+            "kinematical intensities do not tell the hand", field="both_hands", value=True,
+            allowed="true with --method dynamical",
+        )  # fmt: skip
     start = read_shelx_model(model) if model.suffix.lower() in (".ins", ".res") else read_cif(model)
     try:
         with shown_progress() as progress, placed(out, force) as work:

@@ -176,6 +176,13 @@ def test_wrong_field_or_value_is_named_in_one_line(override, said):
         assert part in message
 
 
+def test_both_hands_need_a_method_that_tells_them_apart():
+    asked = ["refine.both_hands=true"]
+    assert load_case(MAIN, asked).refine.both_hands
+    with pytest.raises(InputError, match=r"both_hands.*dynamical"):
+        load_case(MAIN, [*asked, 'methods=["kinematical", "kinematical-frames"]'])
+
+
 def test_mistake_of_the_file_is_not_blamed_on_an_override(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(f'extends = "{MAIN}"\nname = "mine"\n[refine]\nsettled = -1\n')

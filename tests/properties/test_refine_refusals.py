@@ -131,6 +131,18 @@ def test_settings_that_cannot_be_kept(setting: str, told: str, good: Path, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_both_hands_are_for_dynamical_intensities(good: Path, tmp_path: Path, capsys) -> None:
+    """Kinematical intensities are those of either hand: the setting is refused, not ignored."""
+    for method in ("kinematical", "kinematical-frames"):
+        settings = ("--set", "both_hands=true", "--method", method)
+        assert refined(good, tmp_path / "out", *settings) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert "both_hands" in lines[0]
+        assert "dynamical" in lines[0]
+        assert not (tmp_path / "out").exists()
+
+
 def test_a_cell_a_little_off_is_told_and_what_was_there_survives_a_failure(
     good: Path, tmp_path: Path, capsys
 ) -> None:
