@@ -42,6 +42,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "quartz": {
         "protocol": "rotation",
         "mosaicity_deg": 0.05,
+        "mosaic_tilts": 3,
         "refine_mosaicity": True,
         "absorption": 0.05,
         "refine_absorption": True,
@@ -72,9 +73,10 @@ def one_frame(name: str) -> tuple[Problem, State]:
     own = spec.thickness.frame_spread is not None
     empty = np.ones(int(near.sum()))
     frame = Frame(1, orientation, 0.02, 0.4, hkl[near], empty, empty, empty, 0, 0.3, own)
-    engine = Engine(ub, spec.thickness, spec.protocol, 1.0, 0.015, spec.n_azimuth)
+    limits = (1.0, 0.015, spec.n_azimuth, 0.0, spec.mosaic_tilts)
+    engine = Engine(ub, spec.thickness, spec.protocol, *limits)
     sizes = np.array([np.log(150.0), *([0.1] if own or spec.thickness.angle_terms else [])])
-    state = State(parameters.start, sizes, np.array([[0.0, -2e-3]]))
+    state = State(parameters.start, sizes, np.array([[0.02, -0.03]]))
     return Problem([frame], parameters, engine, spec, KV, state, 1, lambda done, total: None), state
 
 

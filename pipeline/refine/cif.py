@@ -16,6 +16,7 @@ from nanoed.pipeline.refine.difference import DifferenceMap
 from nanoed.pipeline.refine.geometry import bonds
 from nanoed.pipeline.refine.parameters import ABSORPTION, MOSAICITY, TWIN
 from nanoed.pipeline.refine.result import Refinement
+from nanoed.pipeline.refine.statistics import WEAK
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.scattering import structure_factors
 
@@ -172,6 +173,7 @@ def _add_experiment(block: gemmi.cif.Block, refinement: Refinement) -> None:
 def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:
     s, settings = refinement.statistics, refinement.settings
     hydrogen = "H" in refinement.crystal.elements
+    gof = s.get("gof_refined", s["gof"])
     treatment = {"riding": "constr", "fixed": "noref", "free": "refall"}[settings["constraints"]["hydrogens"]]
     pairs = {
         "_refine_diffraction_theory": THEORY[refinement.method],
@@ -186,9 +188,9 @@ def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:
         "_refine_ls_number_restraints": f"{s.get('n_restraints', 0):d}",
         "_refine_ls_R_factor_gt": f"{s['r_obs_pct'] / 100:.4f}",
         "_refine_ls_R_factor_all": f"{s['r_all_pct'] / 100:.4f}",
-        "_refine_ls_wR_factor_ref": f"{s['wr_all_pct'] / 100:.4f}",
-        "_refine_ls_goodness_of_fit_ref": f"{s['gof']:.3f}",
-        "_refine_ls_restrained_S_all": f"{s.get('gof_restrained', s['gof']):.3f}",
+        "_refine_ls_wR_factor_ref": f"{s.get('wr_refined_pct', s['wr_all_pct']) / 100:.4f}",
+        "_refine_ls_goodness_of_fit_ref": f"{gof:.3f}",
+        "_refine_ls_restrained_S_all": f"{s.get('gof_refined_restrained', s.get('gof_restrained', gof)):.3f}",
         "_refine_ls_shift/su_max": f"{s['max_shift_su']:.4f}",
         "_reflns_number_total": f"{s['n_all']:d}",
         "_reflns_number_gt": f"{s['n_obs']:d}",
@@ -212,7 +214,7 @@ def _weighting(settings: dict[str, Any], method: str) -> str:
     if method in MERGED:
         return f"w=1/{of_errors}"
     power = settings["emphasis"]
-    numerator = f"max(I,s(I))^{power:g}^" if power else "1"
+    numerator = f"max(I,{WEAK:g}s(I))^{power:g}^" if power else "1"
     return f"w={numerator}/{of_errors}{FRAME_WEIGHTS[settings['frame_weights']]}"
 
 

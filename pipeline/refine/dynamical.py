@@ -56,7 +56,8 @@ def _engine(data: PetsData, spec: RefineSpec, start: bool) -> Engine:
     """The engine, or the one of the first stages."""
     s_max = spec.s_g_max * (spec.start_s_ratio if start else 1.0)
     g_max = spec.d_star_max + (0.0 if start else spec.g_margin)
-    return Engine(data.ub, spec.thickness, spec.protocol, g_max, s_max, spec.n_azimuth, spec.s_g_taper)
+    across = 1 if start else spec.mosaic_tilts
+    return Engine(data.ub, spec.thickness, spec.protocol, g_max, s_max, spec.n_azimuth, spec.s_g_taper, across)
 
 
 def _reporter(progress: Progress | None, stage: str) -> Callable[[int, int], None]:

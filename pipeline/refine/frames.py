@@ -63,7 +63,10 @@ class Body:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Engine:
-    """How frames are computed: UB, thickness model, limits. size : diameter of the body, Å."""
+    """How frames are computed: UB, thickness model, limits. size : diameter of the body, Å.
+
+    across : orientations of a mosaic across a rotation's axis.
+    """
 
     ub: Array
     thickness: ThicknessSpec
@@ -72,6 +75,7 @@ class Engine:
     s_max: float
     n_azimuth: int | None
     taper: float = 0.0
+    across: int = 1
 
     def twinned(self, law: Array) -> Engine:
         """The engine of a domain whose indices are law @ h; the body stays where it is."""
@@ -121,7 +125,7 @@ class Engine:
             return rotations, even, np.zeros_like(even)
         n = self._steps(frame, longest)
         if self.protocol == "rotation":
-            return sampling.spread_sweep(frame.azimuth, frame.semi_angle, n, *spread)
+            return sampling.spread_sweep(frame.azimuth, frame.semi_angle, n, *spread, self.across)
         return sampling.spread_rings(0.0 if self.protocol == "still" else frame.semi_angle, n, *spread)
 
     def _steps(self, frame: Frame, longest: float) -> int:
@@ -151,7 +155,7 @@ class Engine:
         rotations, shares, slope = self.sampled(frame, at_size * float(nodes.max()), spread)
         return bloch.frame_jacobian(
             potential, orientation @ self.ub, at @ self.ub, rotations, slope if by_spread else shares,
-            size * nodes, w, frame.hkl, self.s_max, derivatives, self.taper,
+            size * nodes, w, frame.hkl, self.s_max, derivatives, self.taper, tilt_axes(tilt),
         )  # fmt: skip
 
     def windows(
@@ -174,6 +178,11 @@ class Engine:
 def tilted(orientation: Array, tilt: Array) -> Array:
     """R_x(tilt_x) R_y(tilt_y) times the orientation; rad."""
     return rot_x(float(tilt[0])) @ rot_y(float(tilt[1])) @ orientation
+
+
+def tilt_axes(tilt: Array) -> Array:
+    """Axes (2, 3) of the lab about which a small change of either tilt turns the crystal: x, and y turned about x."""
+    return np.array([[1.0, 0.0, 0.0], rot_x(float(tilt[0])) @ np.array([0.0, 1.0, 0.0])])
 
 
 def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None = None) -> list[Frame]:

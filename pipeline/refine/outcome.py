@@ -60,7 +60,11 @@ def refinement_of(problem: Problem, fit: Fit, data: PetsData) -> Refinement:
 def _fitted(
     problem: Problem, state: State, calculated: list[Array], used: pd.DataFrame
 ) -> tuple[dict[str, float], float]:
-    """Agreement of the working frames with what was refined and counted, and chi² over the degrees of freedom."""
+    """Agreement of the working frames with what was refined and counted, and chi² over the degrees of freedom.
+
+    wr_all_pct and gof have the weights of the errors, so that methods compare; wr_refined_pct and gof_refined, where
+    these are others, the weights of the least squares.
+    """
     spec, n_frames = problem.spec, int(problem.working.sum())
     n_sizes = len(state.sizes) if spec.thickness.frame_spread is None else 1 + n_frames
     n_parameters = len(state.values) + n_sizes + n_frames
@@ -75,9 +79,18 @@ def _fitted(
         "n_tilts": n_tilts,
     }
     rows = zip(problem.frames, calculated, problem.working, strict=True)
-    chi2 = sum(cost_of(frame, i_c) for frame, i_c, working in rows if working)
+    costs = [(cost_of(f, i_c), float(f.weight @ f.observed**2)) for f, i_c, working in rows if working]
+    chi2, norm = np.sum(costs, axis=0)
     n_free = max(len(used) + restraints[1] - n_parameters - n_tilts, 1)
-    return statistics, (chi2 + restraints[0]) / n_free
+    misfit = float(chi2 + restraints[0]) / n_free
+    if spec.emphasis or spec.frame_weights != "errors":
+        statistics |= {
+            "wr_refined_pct": 100 * float(np.sqrt(chi2 / norm)),
+            "gof_refined": float(np.sqrt(chi2 / max(n_free - restraints[1], 1))),
+        }
+        if restraints[1]:
+            statistics["gof_refined_restrained"] = float(np.sqrt(misfit))
+    return statistics, misfit
 
 
 def _held_out(problem: Problem, fit: Fit, calculated: list[Array], held: pd.DataFrame) -> dict[str, float]:

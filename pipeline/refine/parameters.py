@@ -12,7 +12,7 @@ import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
-from nanoed.pipeline.refine.constraints import equations, is_hydrogen, ride, riders, satisfied
+from nanoed.pipeline.refine.constraints import Rider, equations, is_hydrogen, ride, riders, satisfied
 from nanoed.pipeline.refine.restraints import Restraints, restraints_of
 from nanoed.pipeline.refine.sites import (
     equivalent_weights,
@@ -160,8 +160,8 @@ def free_parameters(
     crystal = with_adps(on_special_positions(crystal), adp_model)
     riding = riders(crystal, constraints)
     hydrogen = is_hydrogen(crystal)
-    passive = np.flatnonzero(hydrogen) if constraints.hydrogens == "fixed" else [h for h, _, _ in riding]
-    crystal = _riding_displacements(crystal, riding, constraints.riding_u)
+    passive = np.flatnonzero(hydrogen) if constraints.hydrogens == "fixed" else [r.site for r in riding]
+    crystal = _riding_displacements(crystal, riding)
     names, start, columns = [], [], []
     for sites in shared_sites(crystal):
         for name, value, column in _of_site(crystal, sites, occupancies != "fixed", constraints):
@@ -175,7 +175,7 @@ def free_parameters(
         raise InputError("the model has no free parameters", field="model")
     columns += [np.zeros((len(crystal.labels), len(SITE_QUANTITIES)))] * len(extras)
     jacobian = np.stack(columns, axis=-1)
-    ride(crystal, riding, constraints.riding_u, jacobian)
+    ride(crystal, riding, jacobian)
     return _constrained(crystal, names, np.array(start), jacobian, occupancies, constraints)
 
 
@@ -200,11 +200,11 @@ def _constrained(
     return Parameters(crystal, tuple(names[k] for k in free), moved[free], jacobian @ basis)
 
 
-def _riding_displacements(crystal: Crystal, riding: list[tuple[int, int, Array]], factor: float) -> Crystal:
+def _riding_displacements(crystal: Crystal, riding: list[Rider]) -> Crystal:
     """The crystal with isotropic riding atoms whose U is a multiple of their parent's U_eq."""
     u_iso, u_ij = crystal.u_iso.copy(), crystal.u_ij.copy()
-    for site, parent, _ in riding:
-        u_iso[site], u_ij[site] = factor * u_iso[parent], np.nan
+    for r in riding:
+        u_iso[r.site], u_ij[r.site] = r.factor * u_iso[r.parent], np.nan
     return replace(crystal, u_iso=u_iso, u_ij=u_ij)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanoed.pipeline.refine.neighbours import Neighbour, bound_to, neighbours, separation
-from nanoed.pipeline.refine.sites import equivalent_weights, shared_sites
+from nanoed.pipeline.refine.sites import SAME_PLACE, equivalent_weights, shared_sites
 from nanoed.pipeline.refine.spec import AdpRestraint, BondRestraint, RestraintSpec
 from nanoed.sim.physics.crystal import Crystal, u_matrix
 from nanoed.sim.physics.errors import InputError
@@ -117,11 +117,32 @@ def restraints_of(crystal: Crystal, spec: RestraintSpec) -> Restraints:
         if asked.kind == "isotropic":
             sites += [(site, asked) for site in own]
             continue
-        found = [b for site in own for b in bound_to(crystal, site) if b.other in own and b.other > site]
+        found = [b for site in own for b in bound_to(crystal, site) if b.other in own and b.other >= site]
         if not found:
             raise InputError("no atoms that match are bound", field="restraints.adps", value=asked.atoms)
-        pairs += [(b, asked) for b in found]
+        pairs += [(b, asked) for b in found if not _alike_by_symmetry(crystal, b, asked)]
     return Restraints(bonds, tuple(pairs), tuple(sites))
+
+
+def _alike_by_symmetry(crystal: Crystal, pair: Neighbour, asked: AdpRestraint) -> bool:
+    """Whether symmetry alone keeps the restraint, so that it is no observation.
+
+    Two images of one site have the same tensor where an inversion or a translation carries one to the other, and the
+    same displacement along their bond where an operation exchanges them, which turns the bond round.
+    """
+    if pair.other != pair.site:
+        return False
+    x = crystal.xyz[pair.site]
+    image = pair.rotation @ x + pair.translation
+    for rotation, translation in zip(crystal.rotations, crystal.translations, strict=True):
+        away = rotation @ x + translation - image
+        if np.abs(away - np.rint(away)).max() > SAME_PLACE:
+            continue
+        if abs(np.trace(rotation)) == 3:
+            return True
+        if asked.kind == "rigid_bond" and np.abs(rotation @ (image - x) + image - x).max() < SAME_PLACE:
+            return True
+    return False
 
 
 def _bonds(crystal: Crystal, asked: BondRestraint) -> list[Neighbour]:

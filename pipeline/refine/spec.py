@@ -60,7 +60,8 @@ class ConstraintSpec(Part):
     shared : groups of patterns whose parameters have one value, the mean of the start model's.
     linear : further linear equations.
     free_occupancies : patterns of labels whose occupancy is refined by itself.
-    hydrogens : riding: each moves with the atom it is bound to and has riding_u times its U_eq; fixed; or free.
+    hydrogens : riding: each moves with the atom it is bound to and has riding_u times its U_eq, riding_u_rotor times
+        where it swings about a bond (hydroxyl, water, methyl and NH3); fixed; or free.
     """
 
     fixed: tuple[str, ...] = ()
@@ -69,6 +70,7 @@ class ConstraintSpec(Part):
     free_occupancies: tuple[str, ...] = ()
     hydrogens: Literal["riding", "fixed", "free"] = "riding"
     riding_u: PositiveFloat = 1.2
+    riding_u_rotor: PositiveFloat = 1.5
 
 
 class BondRestraint(Part):
@@ -127,8 +129,9 @@ class RefineSpec(Part):
     occupancies : fixed; sites: elements exchange on mixed sites; composition: so that the cell's composition stays.
     d_star_max : resolution limit of the reflections, 1/Å.
     instability : u of w = 1 / (sigma² + (2 u I)²) (A8).
-    emphasis : e of w = max(I, sigma)^e / (sigma² + (2 u I)²), frame-based; 0: weights of the errors (A8); 1: weights
-        of F on intensities, as the program diffBloch has them (s.u. are then no longer those of the errors).
+    emphasis : e of w = max(I, sigma / 100)^e / (sigma² + (2 u I)²), frame-based; 0: weights of the errors (A8); 1:
+        weights of F on intensities, exactly as the program diffBloch has them (s.u. are then no longer those of the
+        errors).
     frame_weights : errors: frames weigh by their errors; equal: each has the same sum of w I², so that the sum of the
         frames' wR² is minimised; mean_wr: their weights are found so that the mean of the frames' wR is (by
         iteration; a frame that the model describes badly counts less).
@@ -156,14 +159,17 @@ class RefineSpec(Part):
     constraints, restraints : see there.
     absorption : imaginary over real part of every potential coefficient; 0: none (A1: 0.1 is usual).
         refine_absorption : it is a parameter, from there on.
-    mosaicity_deg : standard deviation of the Gaussian spread of orientations, about the rotation axis or, where the
-        frame precesses or stands still, about both tilts (A6); 0: none.  refine_mosaicity : it is a parameter.
+    mosaicity_deg : standard deviation of the Gaussian spread of orientations about both tilts (A6); 0: none.
+        refine_mosaicity : it is a parameter.
+    mosaic_tilts : orientations that sample it across the axis of a rotation, in the last stage; the time grows as
+        they do. 1: about the axis alone, which changes little where frames are wide.
     twin : a second domain.
     potential_scale : factor of the potential; 0.01 makes the frame-based refinement kinematical (B).
     heldout_folds : the frames are left out in so many turns, and each is predicted by a structure without it, found
         by one step from that of all frames; None: not.
     heldout_every : every so many frames one has no say in the structure; None: all have.
-    both_hands : a chiral structure is refined in both hands, dynamically; the better one is the result.
+    both_hands : a chiral structure is refined in both hands by the dynamical method, which alone tells them apart; the
+        better one is the result.
     """
 
     factors: Literal["peng", "lobato", "kirkland"] = "peng"
@@ -201,6 +207,7 @@ class RefineSpec(Part):
     refine_absorption: bool = False
     mosaicity_deg: NonNegativeFloat = 0.0
     refine_mosaicity: bool = False
+    mosaic_tilts: PositiveInt = 5
     twin: TwinSpec | None = None
     potential_scale: PositiveFloat = 1.0
     heldout_folds: Annotated[int, Field(ge=2)] | None = 10

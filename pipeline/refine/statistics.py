@@ -11,11 +11,17 @@ from nanoed.sim.physics.scattering import to_unique
 
 Array = NDArray[np.float64]
 OBSERVED_SIGMA = 3.0
+WEAK = 0.01
+"""Below this times sigma, an intensity is taken to be that where an s.u. of F is needed (Klar et al. 2023)."""
 
 
 def weights(intensity: Array, sigma: Array, instability: float, emphasis: float = 0.0) -> Array:
-    """w = max(I, sigma)^e / (sigma² + (2 u I)²) of observed intensities (n,)."""
-    return np.maximum(intensity, sigma) ** emphasis / (sigma**2 + (2 * instability * intensity) ** 2)
+    """w = max(I, sigma / 100)^e / (sigma² + (2 u I)²) of observed intensities (n,).
+
+    e = 1: a quarter of 1 / (sigma_F² + (u F)²), sigma_F as in `wr_f`.
+    """
+    numerator = np.maximum(intensity, WEAK * sigma) ** emphasis
+    return np.asarray(numerator / (sigma**2 + (2 * instability * intensity) ** 2), np.float64)
 
 
 def r_factor(observed: Array, calculated: Array) -> float:
@@ -32,7 +38,7 @@ def wr_f(observed: Array, sigma: Array, calculated: Array, instability: float) -
     with it Jana's printed wR is met to its last digit.
     """
     f_o, f_c = np.sqrt(np.maximum(observed, 0)), np.sqrt(np.maximum(calculated, 0))
-    sigma_f = sigma / (2 * np.maximum(f_o, 0.1 * np.sqrt(sigma)))
+    sigma_f = sigma / (2 * np.maximum(f_o, np.sqrt(WEAK * sigma)))
     w = 1 / (sigma_f**2 + (instability * f_o) ** 2)
     return float(np.sqrt((w * (f_o - f_c) ** 2).sum() / (w * f_o**2).sum()))
 

@@ -29,7 +29,9 @@ from nanoed.sim.physics.scattering import (
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 TILTS_AND_THICKNESS = 3
-"""Columns of a frame's Jacobian behind those of the structure: tilt about x and y (rad), log thickness."""
+"""Columns of a frame's Jacobian behind those of the structure: two tilts (rad), log thickness."""
+X_AND_Y = np.eye(3)[:2]
+"""Axes of the lab about which tilts are counted, where no others are given."""
 
 IMAGINARY = 1e-9
 """Largest imaginary over largest absolute value of coefficients that count as real."""
@@ -167,12 +169,13 @@ def frame_jacobian(
     s_max: float,
     derivatives: bool = True,
     taper: float = 0.0,
+    axes: Array = X_AND_Y,
 ) -> tuple[Array, Array]:
     """Intensities of one frame (n,) and, if asked for, their derivatives (n, p + 3).
 
     As `frame_intensities`, with the beams selected at the orientation `ub_select`, so that a search over
     orientations keeps them. Columns: the potential's p
-    parameters; tilts of the frame about the lab's x and y, rad; log thickness (all nodes scale together).
+    parameters; tilts of the frame about two `axes` of the lab (2, 3), rad; log thickness (all nodes scale together).
     taper : part of s_max over which the coupling of a beam falls smoothly to none, so that intensities stay
     continuous where a turned frame gains or loses a beam; 0: not.
     """
@@ -198,6 +201,7 @@ def frame_jacobian(
         wavelength,
         s_max,
         taper,
+        axes,
         out,
         slope,
     )

@@ -35,13 +35,16 @@ def eigen_waves(a: NDArray[Any], thickness: Array, wavelength: float) -> Any:
 
 
 @nb.njit(cache=True, nogil=True)
-def tilt_slopes(g: Array, beams: IntArray, row: Array, m: Array, wavelength: float) -> Array:
-    """M² ∂(2KS) by the tilts about x and y, (2, N); ∂ln M is λ²/4 of it (PHYSICS A2)."""
+def tilt_slopes(g: Array, beams: IntArray, row: Array, m: Array, wavelength: float, axes: Array) -> Array:
+    """M² ∂(2KS) by turns about two axes (2, 3) of the lab, (2, N); ∂ln M is λ²/4 of it (PHYSICS A2)."""
     out = np.empty((2, beams.size))
     for i in range(beams.size):
         x, y, z = g[beams[i], 0], g[beams[i], 1], g[beams[i], 2]
-        out[0, i] = 2 / wavelength * (row[2] * y - row[1] * z) * m[i] ** 2
-        out[1, i] = 2 / wavelength * (row[0] * z - row[2] * x) * m[i] ** 2
+        about_x, about_y = row[2] * y - row[1] * z, row[0] * z - row[2] * x
+        about_z = row[1] * x - row[0] * y
+        for q in range(2):
+            turned = axes[q, 0] * about_x + axes[q, 1] * about_y + axes[q, 2] * about_z
+            out[q, i] = 2 / wavelength * turned * m[i] ** 2
     return out
 
 

@@ -317,10 +317,14 @@ def add_derivatives(
     wavelength: float,
     s_max: float,
     taper: float,
+    axes: Array,
     out: Array,
     slope: Array,
 ) -> None:
-    """Add intensities (n,) and derivatives (n, p + 3) of all rotations; derivatives of the scored beams only."""
+    """Add intensities (n,) and derivatives (n, p + 3) of all rotations; derivatives of the scored beams only.
+
+    axes : (2, 3) about which the frame is tilted.
+    """
     p = box.shape[1] + 1
     for r in range(rows.shape[0]):
         beams, m, coupling, a, lost = _assembled(
@@ -329,7 +333,7 @@ def add_derivatives(
         middle, half = _bounds(a)
         scale = np.pi * wavelength * half
         n = _terms(scale * thickness.max(), 6.0)
-        d_two_ks = tilt_slopes(g, beams, rows[r], m, wavelength)
+        d_two_ks = tilt_slopes(g, beams, rows[r], m, wavelength, axes)
         if lost == 0 and n > THICK_SLOPES * beams.size:
             w, v, c, psi, by_t = eigen_waves(a, thickness, wavelength)
             stack = stacked(flat, beams, centre, box, coupling)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ive, ndtr
 
-from nanoed.sim.physics.geometry import rot_x, rot_z
+from nanoed.sim.physics.geometry import rot_x, rot_y, rot_z
 from nanoed.sim.physics.thickness import gauss_nodes
 
 Array = NDArray[np.float64]
@@ -42,10 +42,14 @@ def rotation_sweep(axis_azimuth: float, half_width: float, n: int) -> Array:
     return np.array([turn @ rot_x(a) @ turn.T for a in angles])
 
 
-def spread_sweep(axis_azimuth: float, half_width: float, n: int, spread: float, at: float) -> Sampling:
+def spread_sweep(
+    axis_azimuth: float, half_width: float, n: int, spread: float, at: float, across: int = 1
+) -> Sampling:
     """A rotation by a crystal whose orientations scatter about the tilt axis with standard deviation `spread`, rad.
 
     The window of the rotation convolved with the Gaussian; `at` : spread that fixes the angles, n in ±half_width.
+    across : orientations (of Gauss and Hermite, for a spread of `at`) that scatter as much about the axis in the plane
+    of the detector that is perpendicular to the tilt axis; 1: none.
     """
     step = 2 * half_width / n
     extra = int(np.ceil(TAILS * at / step))
@@ -54,7 +58,15 @@ def spread_sweep(axis_azimuth: float, half_width: float, n: int, spread: float, 
     low, high = (angles - half_width) / spread, (angles + half_width) / spread
     density = np.exp(-0.5 * np.square([low, high])) / np.sqrt(2 * np.pi)
     shares, slope = ndtr(high) - ndtr(low), (low * density[0] - high * density[1]) / spread
-    return rotations, *_normalised(shares, slope)
+    if across == 1:
+        return rotations, *_normalised(shares, slope)
+    x, weight = np.polynomial.hermite_e.hermegauss(across)
+    weight = weight * np.exp(0.5 * x**2 * (1 - (at / spread) ** 2))
+    turn = rot_z(axis_azimuth)
+    tilts = np.array([turn @ rot_y(at * each) @ turn.T for each in x])
+    every = np.einsum("nij,kjl->nkil", rotations, tilts).reshape(-1, 3, 3)
+    by_spread = np.outer(slope, weight) + np.outer(shares, weight * x**2 * at**2 / spread**3)
+    return every, *_normalised(np.outer(shares, weight).ravel(), by_spread.ravel())
 
 
 def spread_rings(semi_angle: float, n: int, spread: float, at: float) -> Sampling:

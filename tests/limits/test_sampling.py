@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nanoed.sim.physics.geometry import excitation_errors
-from nanoed.sim.physics.sampling import precession_rotations, precession_steps, rotation_sweep
+from nanoed.sim.physics.sampling import precession_rotations, precession_steps, rotation_sweep, spread_sweep
 
 PHI = np.radians(1.2)
 
@@ -41,3 +41,28 @@ def test_a_sweep_turns_about_its_axis_alone_and_covers_its_width_evenly() -> Non
     across = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
     lifted = (turns @ across)[:, 2]
     assert np.arcsin(lifted) == pytest.approx(half * (np.arange(10) * 0.2 - 0.9), abs=1e-14)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.8, 1.25])
+def test_a_mosaic_scatters_about_and_across_the_axis(ratio: float) -> None:
+    """Variances of both tilts: a third of the half-width squared plus the spread's, and the spread's; none mixed."""
+    azimuth, half, at = 0.67, np.radians(0.5), np.radians(0.2)
+    spread = ratio * at
+    turns, shares, _ = spread_sweep(azimuth, half, 40, spread, at, 13)
+    axis = np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
+    across = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
+    lifted = np.array([np.arcsin((turns @ v)[:, 2]) for v in (across, axis)])
+    assert shares.sum() == pytest.approx(1)
+    assert lifted @ shares == pytest.approx([0, 0], abs=1e-12)
+    expected = np.diag([half**2 / 3 + spread**2, spread**2])
+    assert (lifted * shares) @ lifted.T == pytest.approx(expected, rel=2e-3, abs=1e-9)
+    alone, shares, _ = spread_sweep(azimuth, half, 40, spread, at)
+    assert alone @ axis == pytest.approx(np.tile(axis, (len(alone), 1)), abs=1e-15)
+
+
+@pytest.mark.parametrize("across", [1, 5])
+def test_shares_of_a_mosaic_change_as_their_derivatives_say(across: int) -> None:
+    at, step = np.radians(0.2), 1e-7
+    _, _, slope = spread_sweep(0.3, 0.01, 20, 1.1 * at, at, across)
+    ahead, behind = (spread_sweep(0.3, 0.01, 20, 1.1 * at + s, at, across)[1] for s in (step, -step))
+    assert slope == pytest.approx((ahead - behind) / (2 * step), abs=1e-6 * np.abs(slope).max())

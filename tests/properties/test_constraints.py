@@ -67,6 +67,8 @@ def test_a_vacancy_is_refined_by_itself() -> None:
         ({"linear": [{"terms": {"Ti1.q": 1.0}}]}, "Ti1.q"),
         ({"fixed": ["Ti1.x"], "linear": [{"terms": {"Ti1.x": 1.0}, "value": 0.3}]}, "contradict"),
         ({"fixed": ["*"]}, "no free parameters"),
+        ({"linear": [{"terms": {"Ti1.x": 0.0, "O1.x": 0.0}}]}, "all coefficients are zero"),
+        ({"linear": [{"terms": {"Ti1.x": 1.0, "Ti1.[x]": -1.0}}]}, "all coefficients are zero"),
     ],
 )
 def test_constraints_that_cannot_be_kept(constraints: dict, told: str) -> None:
@@ -135,10 +137,44 @@ def test_hydrogen_rides(adp_model: str) -> None:
     assert shift[1] == pytest.approx(shift[0], abs=1e-15)
     assert shift[2] == pytest.approx(shift[0], abs=1e-15)
     assert np.abs(shift[0]).max() > 1e-4
-    assert after.u_iso[1:] == pytest.approx(1.2 * after.u_iso[0])
+    assert after.u_iso[1:] == pytest.approx(1.5 * after.u_iso[0])
     assert np.isnan(after.u_ij[1:]).all()
     su = riding.uncertainties(np.eye(len(riding.names)) * 1e-8)
     assert (su["xyz"][1] > 0).all()
+
+
+def with_hydrogen(parent: str, directions: np.ndarray, occupancy: float = 1.0) -> Crystal:
+    """An atom in a box without symmetry and a hydrogen atom 1 Å away in each direction (n, 3), and no other."""
+    n, a = len(directions), 6.0
+    bonds = directions / np.linalg.norm(directions, axis=1)[:, None] / a
+    xyz = np.array([0.3, 0.4, 0.5]) + np.vstack([np.zeros((1, 3)), bonds])
+    return Crystal(
+        "x", (a, a, a, 90.0, 90.0, 90.0), "P 1", (f"{parent}1", *(f"H{i}" for i in range(n))), (parent, *["H"] * n),
+        xyz, np.array([1.0] + [occupancy] * n), np.full(n + 1, 0.02), np.full((n + 1, 6), np.nan),
+    )  # fmt: skip
+
+
+THREE = np.array([[1.0, 0.2, -0.5], [-0.6, 0.9, -0.5], [-0.4, -1.1, -0.5]])
+
+
+@pytest.mark.parametrize(
+    ("crystal", "factor"),
+    [
+        (with_hydrogen("C", THREE[:1]), 1.2),
+        (with_hydrogen("C", THREE[:2]), 1.2),
+        (with_hydrogen("C", THREE), 1.5),
+        (with_hydrogen("C", np.vstack([THREE, THREE * [-1, -1, 1]]), 0.5), 1.5),
+        (with_hydrogen("C", np.vstack([THREE[:2], -THREE[:2]]), 0.5), 1.2),
+        (with_hydrogen("N", THREE), 1.5),
+        (with_hydrogen("N", THREE[:2]), 1.2),
+        (with_hydrogen("O", THREE[:1]), 1.5),
+    ],
+)
+def test_hydrogen_that_swings_moves_more(crystal: Crystal, factor: float) -> None:
+    """Methyl (disordered or not), NH3, hydroxyl and water 1.5, others 1.2 times U_eq; both can be set."""
+    assert made(crystal).crystal.u_iso[1:] == pytest.approx(factor * 0.02)
+    asked = made(crystal, constraints={"riding_u": 2.0, "riding_u_rotor": 3.0}).crystal
+    assert asked.u_iso[1:] == pytest.approx({1.2: 0.04, 1.5: 0.06}[factor])
 
 
 def test_hydrogen_that_does_not_ride() -> None:
@@ -156,6 +192,56 @@ def test_neighbours_of_silicon() -> None:
     assert len(found) == 2
     assert [b.length for b in found] == pytest.approx([1.61, 1.61], abs=0.02)
     assert all(n.length > 2.9 for n in neighbours(shipped("quartz"), 0, 3.2) if n.other == 0)
+
+
+def box(group: str, elements: str, xyz: list[list[float]]) -> Crystal:
+    labels = tuple(f"{e}{i}" for i, e in enumerate(elements, 1))
+    n = len(labels)
+    return Crystal(
+        "x", (8.0, 9.0, 10.0, 90.0, 90.0, 90.0), group, labels, tuple(elements), np.array(xyz), np.ones(n),
+        np.full(n, 0.01), np.full((n, 6), np.nan),
+    )  # fmt: skip
+
+
+def test_neighbours_at_one_distance_are_not_one() -> None:
+    """Silicon as far from an oxygen as from its inverted image has two bonds, which no symmetry makes equal."""
+    both = box("P -1", ["Si", "O"], [[0.0, 0.15, 0.03], [0.1, 0.0, 0.0]])
+    found = [b for b in bound_to(both, 0) if b.other == 1]
+    assert len(found) == 2
+    assert found[0].length == pytest.approx(found[1].length, abs=1e-12)
+    one = box("P m m m", ["Si", "O"], [[0.0, 0.15, 0.03], [0.1, 0.0, 0.0]])
+    assert len([b for b in bound_to(one, 0) if b.other == 1]) == 1
+    made_of = made(both, restraints={"bonds": [{"atoms": ["Si1", "O2"], "length_A": 1.6}]})
+    assert len(made_of.restraints.bonds) == 2
+
+
+def test_a_chain_of_images_has_one_bond() -> None:
+    """Along a screw axis the image above and the one below are one bond, told once."""
+    chain = box("P 21", ["S"], [[0.05, 0.0, 0.0]])
+    chain = replace(chain, cell=(8.0, 3.4, 10.0, 90.0, 90.0, 90.0))
+    assert [b.length for b in bound_to(chain, 0)] == pytest.approx([np.hypot(0.8, 1.7)])
+
+
+@pytest.mark.parametrize(
+    ("group", "xyz", "similar", "rigid"),
+    [
+        ("P 1 2 1", [0.09, 0.1, 0.0], 6, 0),  # exchanged by the axis: the bond turns round
+        ("P -1", [0.06, 0.05, 0.03], 0, 0),  # an inversion leaves the tensor as it is
+        ("P 21", [0.07, 0.0, 0.0], 6, 1),
+        ("P 1 2/m 1", [0.09, 0.0, 0.0], 0, 0),  # the axis with the site's own mirror is an inversion
+    ],
+)
+def test_restraints_between_images_of_one_site(group: str, xyz: list[float], similar: int, rigid: int) -> None:
+    short = replace(box(group, ["C"], [xyz]), cell=(8.0, 2.0 if group == "P 21" else 9.0, 10.0, 90.0, 90.0, 90.0))
+    for kind, expected in (("similar", similar), ("rigid_bond", rigid)):
+        asked = {"adps": [{"kind": kind, "su_A2": 0.01}]}
+        parameters = made(short, adp_model="anisotropic", restraints=asked)
+        at = parameters.start + 1e-3 * np.arange(1, len(parameters.start) + 1)
+        residual, slope = parameters.restrained(at)
+        assert len(residual) == expected
+        if expected:
+            assert np.abs(residual).max() > 1e-6
+            assert np.abs(slope).max() > 1e-3
 
 
 RESTRAINTS = {

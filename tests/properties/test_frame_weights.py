@@ -7,6 +7,7 @@ import pytest
 
 from nanoed.pipeline.refine.frames import Frame
 from nanoed.pipeline.refine.normal import balanced, cost_of, relative_misfits
+from nanoed.pipeline.refine.statistics import weights
 from nanoed.studies.measured import measured_settings
 
 
@@ -51,6 +52,17 @@ def test_balanced_frames_minimise_the_mean_of_wr(seed: int) -> None:
     sums = [float(f.weight @ f.observed**2) for f in given]
     alike = [replace(f, weight=f.weight / s) for f, s in zip(given, sums, strict=True)]
     assert np.ptp(ratios(alike)) > 0.1 * np.abs(ratios(alike)).max()
+
+
+def test_weights_of_f_on_intensities() -> None:
+    """emphasis 1: w = 1 / (sigma_F² + (u F)²) but for a factor, sigma_F = 5 sqrt(sigma) where I < 0.01 sigma."""
+    i = np.array([-3.0, 0.0, 0.005, 0.5, 4.0, 900.0])
+    sigma = np.array([1.0, 0.5, 1.0, 1.0, 2.0, 10.0])
+    f = np.sqrt(np.maximum(i, 0))
+    sigma_f = np.where(i < 0.01 * sigma, 5 * np.sqrt(sigma), sigma / (2 * np.maximum(f, 1e-9)))
+    expected = 0.25 / (sigma_f**2 + (0.01 * f) ** 2)
+    assert weights(i, sigma, 0.01, 1.0) == pytest.approx(expected * [1 / 1.0036, 1, 1, 1, 1, 1], rel=1e-5)
+    assert weights(i, sigma, 0.01) == pytest.approx(1 / (sigma**2 + (0.02 * i) ** 2))
 
 
 @pytest.mark.parametrize("name", ["quartz", "mordenite"])

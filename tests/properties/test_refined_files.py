@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from goldens import shipped
 
+from nanoed.pipeline.io.cif_pets import PetsData
 from nanoed.pipeline.refine.cif import refined_document, with_su
-from nanoed.pipeline.refine.difference import difference_map
+from nanoed.pipeline.refine.difference import difference_map, distances_to
 from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.geometry import bonds
 from nanoed.pipeline.refine.kinematical import refine_kinematical
@@ -84,8 +85,20 @@ def test_the_map_is_the_potential_of_what_is_missing() -> None:
     assert top["height_V"] == pytest.approx(expected, rel=0.02)
 
 
-@pytest.fixture(scope="module")
-def refined():
+def test_the_nearest_atom_of_a_peak_in_an_oblique_cell() -> None:
+    """Fractional differences rounded off to the next cell are not the shortest where angles are far from 90°."""
+    cell, rng = (6.0, 9.0, 7.0, 65.0, 110.0, 148.0), np.random.default_rng(4)
+    crystal = replace(shipped("quartz"), cell=cell, spacegroup="P 1")
+    others, x = rng.uniform(0, 1, (40, 3)), np.array([0.1, 0.7, 0.4])
+    cells = np.stack(np.meshgrid(*[np.arange(-5, 6)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    every = (others - x)[:, None] + cells
+    expected = np.linalg.norm(every @ crystal.frac_to_cart.T, axis=2).min(axis=1)
+    assert distances_to(crystal, x, others) == pytest.approx(expected, abs=1e-12)
+    rounded = (others - x - np.rint(others - x)) @ crystal.frac_to_cart.T
+    assert (np.linalg.norm(rounded, axis=1) > expected + 0.1).any()
+
+
+def measured() -> tuple[PetsData, RefineSpec]:
     crystal = shipped("brookite")
     series = Series(
         (-30.0, -18.0, -6.0, 6.0, 18.0, 30.0), SPHERE, 90.0, 1e6, 100.0, d_star_max=0.9, g_max=1.1
@@ -93,7 +106,13 @@ def refined():
     data = noisy(expected_frames(crystal, series, np.random.default_rng(1)), np.random.default_rng(2))
     sphere = ThicknessSpec(model="sphere", nodes=4, scan_A=(40.0, 100.0))
     spec = RefineSpec(d_star_max=0.9, thickness=sphere, heldout_folds=None, reselections=1, settled=0.1)
-    return refine_dynamical(data, crystal, spec)
+    return data, spec
+
+
+@pytest.fixture(scope="module")
+def refined():
+    data, spec = measured()
+    return refine_dynamical(data, shipped("brookite"), spec)
 
 
 def test_files_of_a_dynamical_refinement(refined, tmp_path) -> None:
@@ -214,5 +233,26 @@ def test_weights_are_told_as_they_were() -> None:
 
     plain = "w=1/(s^2^(I)+(0.04I)^2^)"
     assert told("dynamical") == told("kinematical", emphasis=1.0, frame_weights="equal") == plain
-    assert told("dynamical", emphasis=1.0) == "w=max(I,s(I))^1^/(s^2^(I)+(0.04I)^2^)"
+    assert told("dynamical", emphasis=1.0) == "w=max(I,0.01s(I))^1^/(s^2^(I)+(0.04I)^2^)"
     assert told("dynamical", frame_weights="equal").startswith(f"{plain}, times a factor of every frame")
+
+
+def test_residuals_of_other_weights_are_those_of_the_least_squares(refined) -> None:
+    """With emphasis, wR and S of the CIF have the weights that it states; wr_all_pct and gof stay comparable."""
+    data, spec = measured()
+    spec = spec.model_copy(update={"emphasis": 1.0, "optimise_orientations": False})
+    found = refine_dynamical(data, shipped("brookite"), spec)
+    table = found.reflections.merge(found.frames[["frame", "scale"]], on="frame")
+    i_o, sigma, i_c = (table["scale"] * table[name] for name in ("I_obs", "sigma", "I_calc"))
+    w = np.maximum(i_o, 0.01 * sigma) / (sigma**2 + (0.02 * i_o) ** 2)
+    chi2, s = float((w * (i_o - i_c) ** 2).sum()), found.statistics
+    expected = {
+        "wr_refined_pct": 100 * np.sqrt(chi2 / (w * i_o**2).sum()),
+        "gof_refined": np.sqrt(chi2 / (len(table) - s["n_par"])),
+    }
+    assert {name: s[name] for name in expected} == pytest.approx(expected, rel=1e-9)
+    assert s["wr_all_pct"] != pytest.approx(s["wr_refined_pct"], rel=1e-3)
+    assert "wr_refined_pct" not in refined.statistics
+    block = refined_document(found).sole_block()
+    assert float(block.find_value("_refine_ls_wR_factor_ref")) == pytest.approx(s["wr_refined_pct"] / 100, abs=1e-4)
+    assert float(block.find_value("_refine_ls_goodness_of_fit_ref")) == pytest.approx(s["gof_refined"], abs=1e-3)
