@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from scipy import stats
 
 from nanoed.pipeline.page.drawing import MUTED, styled
 from nanoed.pipeline.page.html import Download, Page, Section, render
@@ -22,6 +21,7 @@ from nanoed.sim.physics.files import write_whole
 from nanoed.studies.figure_tables import FOLDER
 from nanoed.studies.figures import SERIES
 from nanoed.studies.page_parts import Source, plain
+from nanoed.studies.statistics import summarise
 from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
 
 GOALS_A = (0.02, 0.01)  # average distances from the truth that the size limit is asked for
@@ -73,19 +73,16 @@ def accuracy_table(results: pd.DataFrame) -> pd.DataFrame:
     """Average distance from the truth by structure, protocol, fluence, method and size, over the replicates.
 
     n : replicates with a result, of `asked`.  av_dist_A : geometric mean, low and high its 95 % interval (Student's t
-    on the logarithms; NaN for one replicate).  r_obs_pct, max_dist_A : means.
+    on the logarithms; NaN for one replicate).  max_dist_A : geometric mean.  r_obs_pct : mean.
     """
     rows = []
     for key, part in results.groupby(GROUP, sort=True, dropna=False):
-        distance = part.loc[part["av_dist_A"] > 0, "av_dist_A"].to_numpy(float)
-        logs, n = np.log(distance), len(distance)
-        half = float(stats.t.ppf(0.975, n - 1) * logs.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
-        mean = float(logs.mean()) if n else math.nan
+        average, largest = (summarise(part[name], geometric=True) for name in ("av_dist_A", "max_dist_A"))
         rows.append(
             dict(zip(GROUP, key, strict=True))
-            | {"asked": len(part), "n": n, "av_dist_A": math.exp(mean)}
-            | {"low_A": math.exp(mean - half), "high_A": math.exp(mean + half)}
-            | {"max_dist_A": part["max_dist_A"].mean(), "r_obs_pct": part["r_obs_pct"].mean()}
+            | {"asked": len(part), "n": int(average["n"]), "av_dist_A": average["mean"]}
+            | {"low_A": average["mean_low"], "high_A": average["mean_high"]}
+            | {"max_dist_A": largest["mean"], "r_obs_pct": part["r_obs_pct"].mean()}
         )
     return pd.DataFrame(rows)
 

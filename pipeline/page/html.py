@@ -14,10 +14,11 @@ VIEWER_SHA256 = "f7cc78921ae72e7623e89cdd111434f58c2efddd2ffda1cd212644b406fb801
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Text of a table cell and, for a number, the value that the column is sorted by."""
+    """Text of a table cell, a smaller line under it and, for a number, the value that the column is sorted by."""
 
     text: str
     value: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An SVG element (trusted, made by drawing.inline_svg) and the caption below it."""
+    """An SVG element (trusted, made by drawing.inline_svg) and the caption below it.
+
+    full : it takes the whole width, with no other picture beside it.
+    """
 
     svg: str
     caption: str = ""
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from nanoed.studies.commands.options import (
 
 if TYPE_CHECKING:
     from nanoed.studies.sweeps.grid import Extent, Study
+    from nanoed.studies.sweeps.study import Finished
 
 
 class CheckName(StrEnum):
@@ -111,20 +112,33 @@ def _sweep(
 ) -> None:
     from nanoed.studies.console import print_json, records, say
     from nanoed.studies.sweeps.study import run_study
-    from nanoed.studies.sweeps.sweep import in_words
 
     done = run_study(study, extent, out, workers, scheduler, say, runs)
     if as_json:
         print_json(records(done.text))
     if done.sweep.made:
-        used, busy = in_words(done.sweep.core_seconds), in_words(done.sweep.wall_seconds)
-        say(f"{done.sweep.made} runs in {busy}, {used} of processor time")
+        for line in _used(done):
+            say(line)
     say(f"{done.page.parent / 'results.csv'}\n{done.page}")
     if done.failed:
         say(
             f"{done.failed} of {len(done.results)} refinements have no result: {done.page.parent / 'failures.csv'}"
         )
         raise typer.Exit(1)
+
+
+def _used(done: "Finished") -> list[str]:
+    """What the runs took beside what --estimate says of them, and how busy the cores were."""
+    from nanoed.studies.sweeps.sweep import in_words
+
+    sweep, expected = done.sweep, done.estimate
+    off = 100 * (expected["core_seconds"] / max(sweep.core_seconds, 1e-9) - 1)
+    return [
+        f"{len(sweep.made)} runs in {in_words(sweep.wall_seconds)} on {sweep.cores} cores, busy for"
+        f" {100 * sweep.busy_share:.0f} % of it",
+        f"processor time {sweep.core_seconds / 3600:.3f} h, estimated {expected['core_seconds'] / 3600:.3f} h"
+        f" ({off:+.0f} %); kept {sweep.kept_MB:.1f} MB, estimated {expected['kept_MB']:.1f} MB",
+    ]
 
 
 def _check(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nanoed.pipeline.page.drawing import inline_svg, pdf, svg
-from nanoed.pipeline.page.html import Cell, Download, Page, Picture, Section, Table, render
+from nanoed.pipeline.page.html import Download, Page, Picture, Section, Table, render
 from nanoed.sim.physics.files import write_whole
+from nanoed.studies.sweeps.shown import page_table
 
-MOST_ROWS = 400
-"""Of a table on the page; the CSV has all."""
+WIDE = 4.5
+"""Inches; what is wider stands alone on the page."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,11 +29,17 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """Sentences, tables by name and drawings by name, in the order in which they are shown."""
+    """Sentences, tables by name and drawings by name, in the order in which they are shown.
+
+    shown : by name, how a table looks on the page where that is not `page_table`; () for one that is only to be had as
+    a file.  titles : by name, of the sections that are not called like their table.
+    """
 
     remarks: tuple[str, ...] = ()
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     drawings: Mapping[str, Drawing] = field(default_factory=dict)
+    shown: Mapping[str, tuple[Table, ...]] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_outcome(outcome: Outcome, out: Path, title: str, header: str, alarms: tuple[str, ...]) -> Path:
@@ -62,31 +68,18 @@ def _sections(outcome: Outcome, texts: Mapping[str, str], pictures: Mapping[str,
     sections = [Section("findings", "Findings", notes=outcome.remarks)] if outcome.remarks else []
     drawn: dict[str, list[Picture]] = {}
     for name, drawing in outcome.drawings.items():
-        picture = Picture(inline_svg(pictures[name], name, drawing.caption), drawing.caption)
+        width = drawing.figure.get_figwidth()
+        drawn_svg = inline_svg(pictures[name], name, drawing.caption)
+        drawn_svg = drawn_svg.replace("<svg ", f'<svg style="max-width: {8 * width:.0f}rem" ', 1)
+        picture = Picture(drawn_svg, drawing.caption, width > WIDE)
         drawn.setdefault(drawing.table, []).append(picture)
     for name, table in outcome.tables.items():
         section = Section(
             anchor=name,
-            title=name.replace("_", " ").replace("-", " "),
-            tables=(_shown(table),),
+            title=outcome.titles.get(name, name.replace("_", " ").replace("-", " ").capitalize()),
+            tables=outcome.shown[name] if name in outcome.shown else (page_table(table),),
             pictures=tuple(drawn.get(name, ())),
             downloads=(Download(f"{name}.csv", texts[name].encode()),),
-            folded=name == "summary",
         )
         sections.append(section)
     return sections
-
-
-def _shown(table: pd.DataFrame) -> Table:
-    rows = tuple(
-        tuple(_cell(value) for value in row) for row in table.head(MOST_ROWS).itertuples(index=False)
-    )
-    more = f"the first {MOST_ROWS} of {len(table)} rows" if len(table) > MOST_ROWS else ""
-    return Table(tuple(str(name) for name in table.columns), rows, more)
-
-
-def _cell(value: object) -> Cell:
-    if isinstance(value, (bool, str)) or value is None:
-        return Cell(str(value) if value is not None else "–")
-    number = float(value)  # type: ignore[arg-type]
-    return Cell("–") if math.isnan(number) else Cell(f"{number:.4g}", number)

@@ -47,6 +47,10 @@ class Store:
         record = json.loads((self.place(key) / "run.json").read_text(encoding="utf-8"))
         return float(record.get("core_seconds", "nan"))
 
+    def megabytes(self, key: str) -> float:
+        """What the run takes on disk."""
+        return sum(path.stat().st_size for path in self.place(key).rglob("*") if path.is_file()) / 1e6
+
     def put(self, key: str, files: Mapping[str, bytes]) -> None:
         """Write a run, whole or not at all."""
         with placed(self.place(key), force=True) as work:

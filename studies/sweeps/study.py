@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 import nanoed
+from nanoed.pipeline.page.html import Table
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.files import write_whole
 from nanoed.studies.folder import alone
@@ -21,7 +23,8 @@ from nanoed.studies.sweeps.analyses import ANALYSES
 from nanoed.studies.sweeps.analyses.common import MEASURES, derived, means
 from nanoed.studies.sweeps.cost import SECONDS, Cost, estimate, machine_speed
 from nanoed.studies.sweeps.grid import Extent, Point, Study, points_of, study_digest
-from nanoed.studies.sweeps.outcome import Outcome, csv_text, write_outcome
+from nanoed.studies.sweeps.outcome import Outcome, write_outcome
+from nanoed.studies.sweeps.shown import page_table
 from nanoed.studies.sweeps.store import MARK, Store, claimed
 from nanoed.studies.sweeps.sweep import Sweep, results_table, run_points
 from nanoed.studies.sweeps.task import run_point
@@ -32,12 +35,13 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A study that has been run: its page, its table, also as text, and what the sweep did."""
+    """A study that has been run: its page, its table, also as text, what the sweep did and was expected to take."""
 
     page: Path
     text: str
     results: pd.DataFrame
     sweep: Sweep
+    estimate: Mapping[str, float]
 
     @property
     def failed(self) -> int:
@@ -82,7 +86,8 @@ def run_study(
     with claimed(out), alone((runs or out / "runs").absolute()):
         write_whole(out / MARK, study.toml())
         store = Store(runs or out / "runs")
-        expected = {key: cost.core_seconds for key, cost in costs(points).items()}
+        each = costs(points)
+        expected = {key: cost.core_seconds for key, cost in each.items()}
         sweep = run_points(points, store, expected, workers, scheduler, tell, task)
         shutil.rmtree(out / ".scratch", ignore_errors=True)
         header = header_of(study, extent, points)
@@ -91,8 +96,8 @@ def run_study(
         results = read_study_results(text, study.axes)
         outcome = analysis(results, study.settings) if analysis else Outcome()
         page = _write(outcome, results, study, out, header)
-        _write_sweep(out / "sweep.json", sweep, points, expected, store, workers)
-    return Finished(page, text, results, sweep)
+        _write_sweep(out / "sweep.json", points, each, sweep)
+    return Finished(page, text, results, sweep, sweep_estimate(each, sweep))
 
 
 def estimates(study: Study, extent: Extent, runs: Path) -> list[Estimate]:
@@ -155,36 +160,75 @@ def _points(study: Study, extent: Extent) -> list[Point]:
 
 
 def _write(outcome: Outcome, results: pd.DataFrame, study: Study, out: Path, header: str) -> Path:
+    """Tables, figures and page: what the analysis says, what has failed and why, and means of everything."""
     bad = results[results["status"] != "ok"]
-    alarms = (f"{len(bad)} of {len(results)} refinements have no result; their rows of results.csv say why.",)
-    table = summary(results, study.axes)
-    whole = Outcome(outcome.remarks, {**outcome.tables, "summary": table}, outcome.drawings)
-    write_whole(
-        out / "failures.csv",
-        csv_text(bad[["block", *study.axes, "case", "seed", "method", "status", "message"]], header),
-    )
+    alarms = (f"{len(bad)} of {len(results)} refinements have no result; the table of failures says why.",)
+    failures = bad[["block", *study.axes, "case", "seed", "method", "status", "message"]]
+    means = summary(results, study.axes)
+    shown = dict(outcome.shown) | {"summary": () if outcome.tables else (page_table(means, _SUMMARY),)}
+    shown["failures"] = (_shown_failures(failures, study.axes),)
+    tables = dict(outcome.tables) | ({"failures": failures} if len(bad) else {}) | {"summary": means}
+    titles = dict(outcome.titles) | {"failures": "What failed, and why", "summary": "Means of every quantity"}
+    whole = Outcome((*_replicates(results), *outcome.remarks), tables, outcome.drawings, shown, titles)
+    (out / "failures.csv").unlink(missing_ok=True)
     return write_outcome(whole, out, study.title or study.name, header, alarms if len(bad) else ())
 
 
-def _write_sweep(
-    path: Path, sweep: Sweep, points: Sequence[Point], expected: dict[str, float], store: Store, workers: int
-) -> None:
-    """How the runs were made: what was expected and used, and how busy the workers were."""
-    keys = dict.fromkeys(p.case.run_key for p in points)
-    used = {key: store.core_seconds(key) for key in keys if store.holds(key)}
+def _shown_failures(failures: pd.DataFrame, axes: Sequence[str]) -> Table:
+    """Failed refinements, the levels of their point in one column."""
+    point = [
+        " ".join([str(row["block"]), *(f"{axis}={row[axis]}" for axis in axes if row[axis] != "")])
+        for _, row in failures.iterrows()
+    ]
+    return page_table(
+        failures.assign(point=point), ("point", "case", "seed", "method", "status", "message")
+    )
+
+
+_SUMMARY = ("block", "case", *("runs", "failed", "r_int_pct", "r_obs_pct", "av_dist_A", "max_dist_A", "pull_rms"))
+
+
+def _replicates(results: pd.DataFrame) -> list[str]:
+    """What the intervals rest on."""
+    seeds = results.groupby("block", sort=False)["seed"].nunique()
+    alone = [str(name) for name in seeds.index[seeds == 1]]
+    if len(alone) == len(seeds):
+        return ["One seed: every number is of a single simulated experiment, and there is no interval."]
+    if alone:
+        return [f"One seed in {', '.join(alone)}: there a number is of a single experiment, without an interval."]
+    return []
+
+
+def _write_sweep(path: Path, points: Sequence[Point], costs_: Mapping[str, Cost], sweep: Sweep) -> None:
+    """How the runs of this call were made: what was expected and used, and how busy the cores were.
+
+    A call that finds every run there leaves the record of the one that made them.
+    """
+    if not sweep.made and path.exists():
+        return
+    share = sweep.busy_share
     record = {
-        "runs": len(keys),
+        "runs": len({point.case.run_key for point in points}),
         "reused": sweep.reused,
-        "made": sweep.made,
+        "made": len(sweep.made),
         "lost": sweep.lost,
-        "workers": workers,
-        "wall_seconds": round(sweep.wall_seconds, 1),
-        "core_seconds": round(sweep.core_seconds, 1),
-        "expected_core_seconds_of_all": round(sum(expected[key] for key in used), 1),
-        "core_seconds_of_all": round(sum(used.values()), 1),
+        "cores": sweep.cores,
+        "busy_share": None if math.isnan(share) else round(share, 3),
+        "estimate": sweep_estimate(costs_, sweep),
+        "used": {
+            "core_seconds": round(sweep.core_seconds, 1),
+            "wall_seconds": round(sweep.wall_seconds, 1),
+            "kept_MB": round(sweep.kept_MB, 3),
+        },
     }
-    if sweep.wall_seconds > 0 and workers > 0:
-        record["busy_share"] = round(
-            sweep.core_seconds / sweep.wall_seconds / min(workers, max(sweep.made, 1)), 3
-        )
     write_whole(path, json.dumps(record, indent=1) + "\n")
+
+
+def sweep_estimate(costs_: Mapping[str, Cost], sweep: Sweep) -> dict[str, float]:
+    """What --estimate says of the runs that a sweep has made, on the cores that it had."""
+    core_seconds = sum(costs_[key].core_seconds for key in sweep.made)
+    return {
+        "core_seconds": round(core_seconds, 1),
+        "wall_seconds": round(core_seconds / max(sweep.cores, 1), 1),
+        "kept_MB": round(sum(costs_[key].kept_MB for key in sweep.made), 3),
+    }

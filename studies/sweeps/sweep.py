@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -26,13 +26,30 @@ Tell = Callable[[str], None]
 
 @dataclass(slots=True)
 class Sweep:
-    """What became of a sweep: how many runs were there already, were made, and could not be (by key, why)."""
+    """What became of a sweep: runs that were there already, the keys of those made, and those lost (by key, why).
+
+    core_seconds : processor time of the runs made, of all their stages.  wall_seconds : from before the cores were
+    started until they were gone.  cores : most that it had at a time.  held_seconds : of all cores, busy or not; the
+    integral of their number over the wall time.  kept_MB : what the runs made left on disk.
+    """
 
     reused: int = 0
-    made: int = 0
+    made: list[str] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)
     core_seconds: float = 0.0
     wall_seconds: float = 0.0
+    cores: int = 0
+    held_seconds: float = 0.0
+    kept_MB: float = 0.0
+
+    @property
+    def busy_share(self) -> float:
+        """Parallel efficiency: processor time of the runs over the time for which the cores were held; NaN without.
+
+        The start of the workers, the loading of their libraries, waiting for the disk and the idle end of the last runs
+        count as idle; so does time that other programs took from the cores.
+        """
+        return self.core_seconds / self.held_seconds if self.held_seconds > 0 else math.nan
 
 
 def run_points(
@@ -58,11 +75,14 @@ def run_points(
         tell(f"{found.reused} of {len(unique)} runs are there already")
     if todo:
         scratch = None if scheduler else str(store.folder.parent / ".scratch")
-        began = perf_counter()
+        began, marks = perf_counter(), []
         with connected(min(workers, len(todo)), scheduler) as client:
             _warn_of_threads(client, scheduler, tell)
-            _collect(client, todo, store, expected, scratch, tell, task, found)
-        found.wall_seconds = perf_counter() - began
+            for cores in _collect(client, todo, store, expected, scratch, tell, task, found):
+                marks.append((perf_counter(), cores))
+        ended = perf_counter()
+        found.wall_seconds, found.cores = ended - began, max(cores for _, cores in marks)
+        found.held_seconds = held_seconds(marks, began, ended)
     return found
 
 
@@ -96,8 +116,10 @@ def _collect(
     tell: Tell,
     task: Task,
     found: Sweep,
-) -> None:
+) -> Iterator[int]:
     """Keep every core busy with one point, store what comes back, and say how long the rest will take.
+
+    Yields how many cores there are, at the beginning and after every point.
 
     A worker is never handed a second point to wait, so that one which dies takes no other's blame; workers that join
     later get theirs when the next point is done.
@@ -110,7 +132,7 @@ def _collect(
     waiting, busy = order[::-1], as_completed()
     keys: dict[str, str] = {}  # of the points that are being run, by future
 
-    def fill_up() -> None:
+    def fill_up() -> int:
         cores = max(1, sum(client.nthreads().values()))
         while waiting and len(keys) < cores:
             key = waiting.pop()
@@ -118,19 +140,21 @@ def _collect(
             future = client.submit(task, document, key, scratch, key=f"nanoed-{key}", pure=False)
             keys[future.key] = key
             busy.add(future)
+        return min(cores, len(todo))
 
-    fill_up()
+    yield fill_up()
     for future in busy:
         key = keys.pop(future.key)
         why = _stored(future, key, store)
         if why is None:
-            found.made += 1
+            found.made.append(key)
             found.core_seconds += _known(store.core_seconds(key))
+            found.kept_MB += store.megabytes(key)
         else:
             found.lost[key] = why
         tell(f"{clock.passed(key)}: {todo[key].text}{'' if why is None else f': lost: {why}'}")
         future.release()
-        fill_up()
+        yield fill_up()
 
 
 def _stored(future: Any, key: str, store: Store) -> str | None:
@@ -147,6 +171,13 @@ def _stored(future: Any, key: str, store: Store) -> str | None:
         )
     store.put(key, done.files)
     return None
+
+
+def held_seconds(marks: Sequence[tuple[float, int]], began: float, ended: float) -> float:
+    """The integral of the number of cores; marks : times from which on there were so many, the first since `began`."""
+    times = [began, *(time for time, _ in marks[1:]), ended]
+    spans = zip(marks, times[:-1], times[1:], strict=True)
+    return sum(cores * (after - before) for (_, cores), before, after in spans)
 
 
 def _known(seconds: float) -> float:

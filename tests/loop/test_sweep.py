@@ -1,5 +1,6 @@
 """Studies: a killed one goes on and repeats nothing, the table does not depend on the workers, failures are rows."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from nanoed.studies.sweeps.cluster import connected, threads_of
 from nanoed.studies.sweeps.grid import Study
 from nanoed.studies.sweeps.store import claimed
 from nanoed.studies.sweeps.study import run_study
+from nanoed.studies.sweeps.sweep import held_seconds
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -42,8 +44,8 @@ def table(out):
 
 def test_number_of_workers_and_kills_of_one_and_of_the_client_leave_no_trace_in_the_table(tmp_path, notes):
     plain = ran(study(), tmp_path / "plain", 1)
-    assert (plain.sweep.made, plain.sweep.lost) == (6, {})
-    assert ran(study(), tmp_path / "deadly", 4, sweep_tasks.deadly).sweep.made == 6
+    assert (len(plain.sweep.made), plain.sweep.lost) == (6, {})
+    assert len(ran(study(), tmp_path / "deadly", 4, sweep_tasks.deadly).sweep.made) == 6
     assert (tmp_path / "died").exists()
     assert table(tmp_path / "deadly") == table(tmp_path / "plain")
     assert {line.split()[2] for line in notes.read_text().splitlines()} == {"1"}
@@ -54,12 +56,30 @@ def test_number_of_workers_and_kills_of_one_and_of_the_client_leave_no_trace_in_
     time.sleep(0.5)  # the workers notice that their client is gone
     began = len(notes.read_text().splitlines())
     done = ran(study(), out, 2)
-    assert (done.sweep.reused, done.sweep.made) == (len(kept), 6 - len(kept))
+    assert (done.sweep.reused, len(done.sweep.made)) == (len(kept), 6 - len(kept))
     again = [line.split()[0][:20] for line in notes.read_text().splitlines()[began:]]
     assert sorted(again) == sorted(set(again) - kept)
     assert table(out) == table(tmp_path / "plain")
     assert not list((out / "runs").glob(".*.partial-*"))
-    assert ran(study(), out, 2).sweep.made == 0
+    record = (out / "sweep.json").read_bytes()
+    assert ran(study(), out, 2).sweep.made == []
+    assert (out / "sweep.json").read_bytes() == record
+
+
+def test_record_of_a_sweep_tells_how_busy_its_cores_were_and_what_was_expected(tmp_path, notes):
+    done = ran(study((1, 2, 3, 4)), tmp_path / "out", 2)
+    record = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert (record["runs"], record["made"], record["cores"]) == (4, 4, 2)
+    assert record["used"]["core_seconds"] == pytest.approx(4 * 0.2)  # as the stand-in for a run says
+    wall = record["used"]["wall_seconds"]
+    assert record["busy_share"] == pytest.approx(0.8 / (2 * wall), rel=0.1)
+    assert 0 < record["busy_share"] < 0.9  # cores that start or stand idle are not busy
+    assert record["estimate"]["core_seconds"] == pytest.approx(done.estimate["core_seconds"])
+    assert record["estimate"]["wall_seconds"] == pytest.approx(record["estimate"]["core_seconds"] / 2, abs=0.1)
+
+
+def test_cores_that_join_and_leave_count_while_they_are_there():
+    assert held_seconds([(1.0, 2), (5.0, 4), (6.0, 1)], 0.0, 8.0) == 2 * 5 + 4 * 1 + 1 * 2
 
 
 CLIENT = """
@@ -97,7 +117,7 @@ def test_run_that_kills_every_worker_is_a_row_and_is_tried_again(tmp_path, notes
     row = done.results[done.results["seed"] == 2].iloc[0]
     assert row["status"] == "failed"
     assert "KilledWorker" in row["message"]
-    assert ran(study((1, 2)), tmp_path / "out", 1).sweep.made == 1
+    assert len(ran(study((1, 2)), tmp_path / "out", 1).sweep.made) == 1
 
 
 def test_folder_in_use_or_of_something_else_is_refused(tmp_path, notes):

@@ -7,8 +7,11 @@ import pandas as pd
 import pytest
 
 from nanoed.sim.physics.errors import InputError
+from nanoed.studies.sweeps import study
 from nanoed.studies.sweeps.analyses import ANALYSES, curves, flaws, indicators, paper, size_limit
+from nanoed.studies.sweeps.grid import Study
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
+from nanoed.studies.sweeps.shown import number
 from nanoed.studies.sweeps.study import read_study_results, summary
 from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
 
@@ -70,7 +73,7 @@ def test_size_limit_draws_every_scan_apart_and_names_what_only_one_panel_has():
     rows = sized(lambda d, *_: 0.1 / d, n_obs=math.nan)  # no reflections per parameter to be marked
     rows += sized(lambda d, *_: 0.1 / d, ("kinematical",), n_obs=math.nan, scan="serial", structure="ito")
     figure = size_limit.analyse(results(rows, AXES), {}).drawings["accuracy"].figure
-    named = {text.get_text().partition(" e ")[0] for text in figure.legends[0].get_texts()}
+    named = {text.get_text().removesuffix(" e/Å²") for text in figure.legends[0].get_texts()}
     assert named == {f"{m}, 1e3" for m in ("kinematical, precession", "dynamical, precession", "kinematical, serial")}
     markers = [panel.containers[0].lines[0].get_marker() for panel in figure.axes]
     assert len(set(markers)) == 2
@@ -100,7 +103,7 @@ def test_flaws_are_paired_by_seed():
     by = outcome.tables["changes"].set_index("flaw")
     assert by["r_obs_pct"].to_dict() == {"film": pytest.approx(2.0), "tilt": pytest.approx(0.5)}
     assert by.loc["film", "r_obs_pct_high"] == pytest.approx(2.0, abs=1e-9)
-    assert "film moves R_obs most, by +2.00" in outcome.remarks[0]
+    assert "film moves R_obs most, by 2.00" in outcome.remarks[0]
     with pytest.raises(InputError, match="no such level"):
         flaws.analyse(results(rows, ("flaw",)), {"reference": "nothing"})
 
@@ -177,6 +180,46 @@ def test_paper_sets_published_and_simulated_side_by_side():
     assert "dynamical < kinematical < kinematical-frames < kinematical-nonaveraged (as published)" in text
     assert "most for mosaicity -2.00, elliptic +0.30" in text
     assert "none is switched on to close the gap" in text
+
+
+def test_gap_is_measured_and_the_strength_that_closes_it_is_between_those_tried():
+    added = {"none": (9.0, 12.0), "second_particle_pct=10": (11.4, 12.2), "second_particle_pct=30": (19.2, 12.4)}
+    added |= {"mosaicity_deg=0.3": (8.0, 11.0)}
+    rows = [
+        {"case": "brookite-cnrs-01", "method": "kinematical", "added": name, "seed": seed}
+        | {"r_int_pct": r_int + seed, "r_obs_pct": r_obs + seed}
+        for name, (r_int, r_obs) in added.items() for seed in (-1, 0, 1)
+    ]  # fmt: skip
+    outcome = paper.analyse(results(rows, ("added",)), {})
+    by = outcome.tables["gap"].set_index(["added", "strength"])
+    assert by.loc[("second_particle_pct", 30), "closes_r_int_pct"] == pytest.approx(100 * 10.2 / 7.2)
+    # 16.2 is published: between 11.4 at 10 % and 19.2 at 30 %
+    assert by["strength_for_r_int"].dropna().tolist() == [pytest.approx(10 + 20 * (16.2 - 11.4) / 7.8)]
+    text = " ".join(outcome.remarks)
+    assert "second_particle_pct near 22.3 would close the gap" in text
+    assert "mosaicity_deg 0.3" not in text  # it widens the gap
+    assert "R_obs: 12.00 simulated against 17.03 published" in text
+    assert "None of what was tried closes it alone" in text
+    assert "table-1" not in outcome.tables  # nothing of it is in the tables
+
+
+def test_page_tells_one_seed_from_several_and_sets_intervals_under_values(tmp_path):
+    rows = [{"block": "a", "method": "dynamical", "seed": k, "r_obs_pct": 3.0 + k} for k in (1, 2, 3)]
+    spec = Study.model_validate({"name": "x", "block": [{"name": "a", "cases": ["brookite-small"], "seeds": [1]}]})
+    several = study._write(Outcome(), results(rows), spec, tmp_path / "a", "h").read_text()
+    assert "5.00<br><small>2.52 to 7.48</small>" in several
+    assert "One seed" not in several
+    alone = study._write(Outcome(), results(rows[:1]), spec, tmp_path / "b", "h").read_text()
+    assert "there is no interval" in alone
+    assert "<small>" not in alone
+
+
+def test_numbers_have_the_digits_of_their_quantity():
+    assert [number("av_dist_A", 0.01234), number("r_obs_pct", -1.5), number("cell_err_pct", -0.0001)] == [
+        "0.0123", "\N{MINUS SIGN}1.50", "0.000"
+    ]  # fmt: skip
+    assert number("n_obs", 235.0) == "235"
+    assert number("r_obs_pct", math.nan) == "–"
 
 
 def test_summary_counts_failures_and_leaves_them_out_of_means():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from nanoed.studies.sweeps.statistics import paired_change, reach_below, spearman, summarise
+from nanoed.studies.statistics import paired_change, reach_below, share, spearman, summarise
 
 RNG = np.random.default_rng(5)
 
@@ -104,3 +104,19 @@ def test_paired_change_cancels_what_the_seeds_share():
     found = paired_change(a, b, ["seed"], "r")
     assert (found["n"], found["mean"]) == (6, pytest.approx(0.5))
     assert found["sd"] == pytest.approx(0, abs=1e-12)
+
+
+def test_share_has_the_exact_interval_of_a_proportion_and_one_value_none():
+    found = share([1.0, 1.0, 1.0, 1.0, 1.0])
+    assert (found["mean"], found["mean_high"]) == (1.0, 1.0)
+    assert found["mean_low"] == pytest.approx(0.025 ** (1 / 5))  # all right: p^n = 2.5 %
+    assert share([1.0, 0.0, 0.0])["mean_high"] == pytest.approx(0.9057, abs=1e-4)  # tables of Clopper & Pearson
+    assert math.isnan(share([1.0])["mean_low"])
+
+
+def test_geometric_mean_and_its_interval_are_those_of_the_logarithms():
+    values = [0.001, 0.01, 0.1]
+    found, logs = summarise(values, geometric=True), summarise(np.log(values))
+    assert found["mean"] == pytest.approx(0.01)
+    assert found["mean_low"] == pytest.approx(math.exp(logs["mean_low"]))
+    assert found["mean_low"] > 0 > summarise(values)["mean_low"]

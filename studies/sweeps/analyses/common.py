@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,41 +12,19 @@ from matplotlib.axes import Axes
 
 from nanoed.pipeline.page.drawing import MUTED
 from nanoed.studies.figures import SERIES
-from nanoed.studies.sweeps.statistics import summarise
+from nanoed.studies.statistics import share, summarise
 
 MEASURES = (
     *("coverage_pct", "redundancy", "r_int_pct", "n_obs", "n_par", "r_obs_pct", "r_all_pct", "wr_all_pct", "gof"),
     *("av_dist_A", "max_dist_A", "u_rmsd_A2", "occ_max_err", "adp_npd", "hand_z", "hand_right", "pull_rms"),
     *("cell_err_pct", "orientation_err_deg", "thickness_A", "thickness_true_A"),
 )
-LABELS: Mapping[str, str] = {
-    "av_dist_A": "average distance (Å)",
-    "max_dist_A": "maximal distance (Å)",
-    "r_obs_pct": r"$R_\mathrm{obs}$ (%)",
-    "r_int_pct": r"$R_\mathrm{int}$ (%)",
-    "u_rmsd_A2": r"rms error of $U$ (Å$^2$)",
-    "occ_max_err": "largest error of an occupancy",
-    "adp_npd": "sites with non-positive $U$",
-    "hand_z": "preference for the right hand ($z$)",
-    "hand_right": "share of right hands",
-    "pull_rms": "rms (refined − true) / s.u.",
-    "cell_err_pct": "largest error of a cell edge (%)",
-    "orientation_err_deg": "rms error of orientations (°)",
-    "coverage_pct": "coverage (%)",
-    "redundancy": "redundancy",
-    "size_nm": "diameter of the particle (nm)",
-    "fluence_e_A2": r"fluence (e Å$^{-2}$)",
-    "beam_ratio": "diameter of beam / particle",
-    "thickness_true_A": "mean thickness (Å)",
-    "semi_angle_deg": "precession semi-angle (°)",
-    "tilt_step_deg": "tilt step (°)",
-    "frame_width_deg": "rotation per frame (°)",
-    "n_frames": "frames",
-    "r_obs_per_par": "observed reflections per parameter",
-}
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-NOT_AXES = frozenset(("block", "seed", "method"))
+GEOMETRIC = frozenset(("av_dist_A", "max_dist_A"))
+"""Distances from the truth scatter by factors: their means and intervals are those of the logarithms."""
+SHARES = frozenset(("hand_right",))
+MEAN_IS = "means over the seeds with 95 % intervals, of distances the geometric mean"
 
 
 def derived(results: pd.DataFrame) -> pd.DataFrame:
@@ -60,9 +38,9 @@ def derived(results: pd.DataFrame) -> pd.DataFrame:
 
 def means(results: pd.DataFrame, keys: Sequence[str], columns: Iterable[str]) -> pd.DataFrame:
     """One row per group of `keys`, in order of appearance: runs, failed, and of each column mean, sd and the 95 %
-    interval of the mean.
+    interval of the mean, over the runs that have a number there.
 
-    A column that no row of the table has a number in is left out.
+    Means of the columns of GEOMETRIC are geometric. A column that no row of the table has a number in is left out.
     """
     known = [name for name in columns if name in results and results[name].notna().any()]
     rows = []
@@ -70,7 +48,7 @@ def means(results: pd.DataFrame, keys: Sequence[str], columns: Iterable[str]) ->
         row: dict[str, Any] = dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True))
         row |= {"runs": len(group), "failed": int((group["status"] != "ok").sum())}
         for name in known:
-            numbers = summarise(group[name])
+            numbers = share(group[name]) if name in SHARES else summarise(group[name], name in GEOMETRIC)
             row[name] = numbers["mean"]
             row |= {f"{name}_{part}": numbers[part] for part in ("sd", "mean_low", "mean_high")}
         rows.append(row)

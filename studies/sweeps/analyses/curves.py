@@ -1,21 +1,23 @@
 """Means over seeds against one axis of the grid, for studies that ask how one number depends on another.
 
-Settings: `curves`, a list of { name, x, y, by, where }: y (one column or several) against the axis or column x, a
-series per value of `by` (default: method), of the rows with the values of `where`.
+Settings: `curves`, a list of { name, title, x, y, by, where }: y (one column or several) against the axis or column x,
+a series per value of `by` (default: method), of the rows with the values of `where`. title : heading on the page.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nanoed.pipeline.page.drawing import styled
+from nanoed.pipeline.page.drawing import MUTED, styled
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.sweeps.analyses.common import (
-    LABELS,
+    MEAN_IS,
     derived,
     draw_series,
     log_x,
@@ -25,12 +27,13 @@ from nanoed.studies.sweeps.analyses.common import (
     spans,
 )
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
+from nanoed.studies.sweeps.shown import axis_label, label, number, page_table
 
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     """A table and a drawing per curve. Raises InputError for a curve whose columns are not there."""
     results = derived(results)
-    tables, drawings, remarks = {}, {}, []
+    tables, drawings, shown, titles, remarks = {}, {}, {}, {}, []
     for i, curve in enumerate(settings.get("curves", [])):
         spec = _checked(curve, i, results)
         rows = results
@@ -46,10 +49,13 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
         )
         if not any(y in table for y in spec["y"]):
             continue
-        tables[spec["name"]] = table
-        drawings[spec["name"]] = Drawing(_figure(table, spec), spec["name"], _caption(spec))
+        name = spec["name"]
+        tables[name] = table
+        shown[name] = (page_table(table, caption=MEAN_IS),)
+        titles[name] = f"{spec['title'] or name.replace('-', ' ').capitalize()}"
+        drawings[name] = Drawing(_figure(table, spec), name, _caption(spec))
         remarks += _remarks(table, spec)
-    return Outcome(tuple(remarks), tables, drawings)
+    return Outcome(tuple(remarks), tables, drawings, shown, titles)
 
 
 def _checked(curve: Any, i: int, results: pd.DataFrame) -> dict[str, Any]:
@@ -64,6 +70,7 @@ def _checked(curve: Any, i: int, results: pd.DataFrame) -> dict[str, Any]:
     }
     spec = {
         "name": str(curve["name"]),
+        "title": str(curve.get("title", "")),
         "x": curve["x"],
         "y": y,
         "by": curve.get("by", "method"),
@@ -78,41 +85,55 @@ def _checked(curve: Any, i: int, results: pd.DataFrame) -> dict[str, Any]:
 
 
 def _figure(table: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
-    """Columns of panels: structures; rows: quantities."""
+    """A panel per structure and quantity: structures side by side, quantities below each other, or along one row."""
     ys = [y for y in spec["y"] if y in table]
     structures = list(dict.fromkeys(table["structure"]))
+    in_a_row = len(structures) == 1
+    rows, columns = (1, len(ys)) if in_a_row else (len(ys), len(structures))
+    handles: dict[str, Any] = {}
     with styled():
-        figure = Figure(figsize=(0.6 + 3.2 * len(structures), 0.4 + 2.3 * len(ys)), layout="constrained")
-        panels = figure.subplots(len(ys), len(structures), squeeze=False, sharex="col")
+        figure = Figure(figsize=(0.6 + 2.7 * columns, 0.5 + 2.2 * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False, sharex="col")
         for r, y in enumerate(ys):
             for c, structure in enumerate(structures):
-                axes, part = panels[r][c], table[table["structure"] == structure]
-                for k, (value, series) in enumerate(part.groupby(spec["by"], sort=False)):
-                    series = series[series[y].notna()]
-                    if len(series):
-                        draw_series(axes, series, spec["x"], y, str(value), look_of(str(value), k))
-                _scales(axes, part, spec["x"], y)
-                axes.set_ylabel(LABELS.get(y, y) if c == 0 else "")
+                axes, part = panels[(0, r) if in_a_row else (r, c)], table[table["structure"] == structure]
+                _panel(axes, part, y, spec, handles)
+                axes.set_ylabel(axis_label(y) if c == 0 else "")
                 if r == 0:
                     axes.set_title(structure)
-                if r == len(ys) - 1:
-                    axes.set_xlabel(LABELS.get(spec["x"], spec["x"].replace("_", " ")))
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        if len(labels) > 1:
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
+                if in_a_row or r == len(ys) - 1:
+                    axes.set_xlabel(axis_label(spec["x"]))
+        if len(handles) > 1:
+            figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
     return figure
 
 
-def _scales(axes: Any, part: pd.DataFrame, x: str, y: str) -> None:
+def _panel(axes: Axes, part: pd.DataFrame, y: str, spec: Mapping[str, Any], handles: dict[str, Any]) -> None:
+    """All series of one structure and quantity; what is drawn is noted in `handles` by its name."""
+    for k, (value, series) in enumerate(part.groupby(spec["by"], sort=False)):
+        known = series[series[y].notna()]
+        if len(known):
+            name = _series(spec["by"], value)
+            draw_series(axes, known, spec["x"], y, name, look_of(str(value), k))
+            handles.setdefault(name, axes.containers[-1])
+    _scales(axes, part, spec["x"], y)
+    if not axes.containers:
+        axes.text(0.5, 0.5, "no result", ha="center", va="center", transform=axes.transAxes, color=MUTED)
+
+
+def _scales(axes: Axes, part: pd.DataFrame, x: str, y: str) -> None:
     place, numeric = positions(list(part[x]))
     if numeric and spans(place):
         log_x(axes, list(part[x]))
-    if spans(part[y].to_numpy(float)):
+    values = part[y].to_numpy(float)
+    if spans(values):
         axes.set_yscale("log")
+    elif not (values < 0).any():
+        axes.set_ylim(bottom=0)
 
 
 def _caption(spec: Mapping[str, Any]) -> str:
-    return f"Means over the seeds with 95 % intervals, against {spec['x'].replace('_', ' ')}; a panel per structure."
+    return f"{MEAN_IS[:1].upper()}{MEAN_IS[1:]}, against the {label(spec['x'])}; a panel per structure."
 
 
 def _remarks(table: pd.DataFrame, spec: Mapping[str, Any]) -> list[str]:
@@ -124,6 +145,19 @@ def _remarks(table: pd.DataFrame, spec: Mapping[str, Any]) -> list[str]:
         known = part[part[y].notna()]
         if len(known) < 2:
             continue
-        ends = [f"{row[y]:.4g} at {row[spec['x']]}" for _, row in known.iloc[[0, -1]].iterrows()]
-        said.append(f"{spec['name']}, {', '.join(str(k) for k in key)}: {y} is {' and '.join(ends)}.")
+        ends = [
+            f"{number(y, row[y])}{_interval(row, y)} at {row[spec['x']]}" for _, row in known.iloc[[0, -1]].iterrows()
+        ]
+        series = ", ".join(_series(by, k) for by, k in zip(keys, key, strict=True))
+        said.append(f"{series}, by {label(spec['x'])}: {label(y)} is {' and '.join(ends)}.")
     return said
+
+
+def _series(by: str, value: object) -> str:
+    return f"{value} e/Å²" if by == "fluence" else str(value)
+
+
+def _interval(row: pd.Series, y: str) -> str:
+    """The interval of a mean in brackets; nothing where one seed gives none."""
+    low, high = (float(row[f"{y}_mean_{end}"]) for end in ("low", "high"))
+    return f" ({number(y, low)} to {number(y, high)})" if math.isfinite(low) and math.isfinite(high) else ""

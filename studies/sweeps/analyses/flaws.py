@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 
 from nanoed.pipeline.page.drawing import MUTED, styled
 from nanoed.sim.physics.errors import InputError
-from nanoed.studies.sweeps.analyses.common import LABELS, look_of
+from nanoed.studies.statistics import paired_change
+from nanoed.studies.sweeps.analyses.common import look_of
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.statistics import paired_change
+from nanoed.studies.sweeps.shown import axis_label, number, page_table
 
 COLUMNS = ("r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A", "orientation_err_deg", "cell_err_pct")
 
@@ -33,7 +34,10 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     columns = [c for c in settings.get("columns", COLUMNS) if rows[c].notna().any()]
     table = changes(rows, axis, reference, columns)
     return Outcome(
-        tuple(worst(table, axis)), {"changes": table}, {"changes": _drawing(table, axis, columns[:3])}
+        tuple(worst(table, axis)),
+        {"changes": table},
+        {"changes": draw_changes(table, axis, columns[:3], "changes")},
+        {"changes": (page_table(table, caption=_CAPTION),)},
     )
 
 
@@ -63,13 +67,17 @@ def worst(table: pd.DataFrame, axis: str) -> list[str]:
             continue
         row = known.iloc[int(known["r_obs_pct"].abs().to_numpy().argmax())]
         said.append(
-            f"{case}, {method}: {axis} {row[axis]} moves R_obs most, by {row['r_obs_pct']:+.2f} points"
-            f" (av_dist by {row['av_dist_A']:+.4f} Å)."
+            f"{case}, {method}: {axis} {row[axis]} moves R_obs most, by {number('r_obs_pct', row['r_obs_pct'])} points"
+            f" (the average distance by {number('av_dist_A', row['av_dist_A'])} Å)."
         )
     return said
 
 
-def _drawing(table: pd.DataFrame, axis: str, columns: list[str]) -> Drawing:
+_CAPTION = "change against the reference level, paired by seed, with the 95 % interval of its mean"
+
+
+def draw_changes(table: pd.DataFrame, axis: str, columns: list[str], name: str) -> Drawing:
+    """The changes of some columns, a panel each and a row per level; name : of the table."""
     levels = list(dict.fromkeys(table[axis]))
     groups = list(table.groupby(["case", "method"], sort=False))
     with styled():
@@ -91,9 +99,9 @@ def _drawing(table: pd.DataFrame, axis: str, columns: list[str]) -> Drawing:
                     label=f"{case}, {method}",
                 )
             axes.axvline(0, color=MUTED, linewidth=0.6)
-            axes.set_xlabel("change of " + LABELS.get(column, column))
+            axes.set_xlabel("change of " + axis_label(column))
         panels[0].set_yticks(range(len(levels)), levels)
         panels[0].set_ylim(len(levels) - 0.5, -0.5)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     caption = "Change against the reference level, paired by seed; bars are 95 % intervals of the mean."
-    return Drawing(figure, "changes", caption)
+    return Drawing(figure, name, caption)

@@ -12,9 +12,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nanoed.pipeline.page.drawing import styled
-from nanoed.studies.sweeps.analyses.common import LABELS, derived, look_of, spans
+from nanoed.studies.statistics import spearman
+from nanoed.studies.sweeps.analyses.common import derived, look_of, spans
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.statistics import spearman
+from nanoed.studies.sweeps.shown import axis_label
 
 INDICATORS = (
     "r_obs_pct",
@@ -109,10 +110,10 @@ def _figure(points: pd.DataFrame, error: str, indicators: list[str]) -> Figure:
                 )
             if spans(points[error].to_numpy(float)):
                 axes.set_yscale("log")
-            axes.set_xlabel(LABELS.get(name, name.replace("_", " ")))
+            axes.set_xlabel(axis_label(name))
         for axes in panels[len(indicators) :]:
             axes.set_visible(False)
         for axes in panels[::4]:
-            axes.set_ylabel(LABELS.get(error, error))
+            axes.set_ylabel(axis_label(error))
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

@@ -1,13 +1,14 @@
 """The published tables beside their simulation: where they agree, where not, and which flaw is responsible.
 
-Blocks of the grid: those with axis `flaw_off` hold the runs with one flaw off, those with axis `cations` the two
-distributions of cations; all others are data sets of the tables. Published: cases/published.csv.
+Blocks of the grid: those with axis `flaw_off` hold the runs with one flaw off, those with axis `added` runs with
+something more, those with axis `cations` the two distributions of cations; all others are data sets of the tables.
+Published: cases/published.csv.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nanoed.pipeline.page.drawing import styled
+from nanoed.pipeline.page.html import Cell, Table
 from nanoed.studies.case import load_case, shipped_cases
-from nanoed.studies.sweeps.analyses.flaws import changes
+from nanoed.studies.statistics import summarise
+from nanoed.studies.sweeps.analyses.flaws import changes, draw_changes
+from nanoed.studies.sweeps.analyses.gaps import CAPTION, SHOWN, gap_sentences, gap_table
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.statistics import summarise
+from nanoed.studies.sweeps.shown import label, number, page_table
 from nanoed.studies.tables import published_value
 
 Published = Mapping[str, Mapping[str, str]]
@@ -35,6 +39,10 @@ QUANTITIES = (
         "wr_all_pct",
     ),
     *("gof", "av_dist_A", "max_dist_A"),
+)
+_COMPARED = (
+    *("dataset", "method", "quantity", "published", "simulated", "sd", "p5", "p95", "seeds", "failed"),
+    *("difference", "agrees"),
 )
 OF_THE_DATA = ("coverage_pct", "redundancy", "r_int_pct")
 """Stand with the first method alone."""
@@ -55,40 +63,62 @@ FLAW_COLUMNS = ["r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A"]
 
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
-    """Tables 1 to 4, all comparisons, the changes by flaw, the radar plots."""
+    """Tables 1 to 4, all comparisons, the changes by flaw, what would close the gaps, the radar plots."""
     del settings
     published = {
         name: load_case(name).published_values() for name in shipped_cases() if name in set(results["case"])
     }
-    main = results[(_axis(results, "flaw_off") == "") & (_axis(results, "cations") != "random")]
+    off, added = _axis(results, "flaw_off"), _axis(results, "added")
+    main = results[(off == "") & (added == "") & (_axis(results, "cations") != "random")]
     everything = comparison(main, published)
     tables: dict[str, pd.DataFrame] = {}
+    shown: dict[str, tuple[Table, ...]] = {}
     for name, cases in TABLES.items():
         part = everything[everything["dataset"].isin(cases)]
         if len(part):
             tables[name] = part
+            both = [["kinematical"], ["dynamical"]] if len(cases) > 1 else [["kinematical", "dynamical"]]
+            shown[name] = tuple(side_by_side(part, methods) for methods in both)
     treatments = treatment_table(main, published)
-    tables |= {"table-3": treatments} if len(treatments) else {}
+    if len(treatments):
+        tables["table-3"], shown["table-3"] = treatments, (listed(treatments, "its standard deviation"),)
     random = results[_axis(results, "cations") == "random"]
     if len(random):
         tables["random-cations"] = random_table(random, published)
-    flawed = results[_axis(results, "flaw_off") != ""]
-    responsible = pd.DataFrame()
-    if len(flawed):
-        responsible = changes(flawed, "flaw_off", "none", FLAW_COLUMNS)
-        tables["flaws-off"] = responsible
-    radar = radar_table(everything)
+        shown["random-cations"] = (listed(tables["random-cations"], "its standard deviation"),)
+    responsible = gaps = pd.DataFrame()
     drawings = {}
+    if (off != "").any():
+        responsible = changes(results[off != ""], "flaw_off", "none", FLAW_COLUMNS)
+        tables["flaws-off"] = responsible
+        drawings["flaws-off"] = draw_changes(responsible, "flaw_off", FLAW_COLUMNS[:3], "flaws-off")
+    if (added != "").any():
+        gaps = gap_table(results[added != ""], published)
+        tables["gap"], shown["gap"] = gaps, (page_table(gaps, SHOWN, CAPTION),)
+    radar = radar_table(everything)
     if len(radar):
-        tables["radar"] = radar
-        drawings["radar"] = Drawing(_radar(radar), "radar", _RADAR_CAPTION)
-    remarks = [*_agreement(everything), *_ordering(treatments), *_responsible(responsible)]
-    return Outcome(
-        tuple(remarks), dict(sorted(tables.items(), key=lambda item: _ORDER.index(item[0]))), drawings
-    )
+        tables["radar"], shown["radar"] = radar, (listed(radar, "5 to 95 % of the seeds"),)
+        drawings["radar"] = Drawing(draw_radar(radar), "radar", _RADAR_CAPTION)
+    remarks = [
+        *agreement(everything),
+        *ordering(treatments, main),
+        *responsibility(responsible),
+        *gap_sentences(gaps),
+    ]
+    inorder = dict(sorted(tables.items(), key=lambda item: list(_TITLES).index(item[0])))
+    return Outcome(tuple(remarks), inorder, drawings, shown, _TITLES)
 
 
-_ORDER = ("table-1", "table-2", "table-3", "table-4", "random-cations", "radar", "flaws-off")
+_TITLES = {
+    "table-1": "Table 1: brookite",
+    "table-2": "Table 2: indium tin oxide and anatase",
+    "table-3": "Table 3: four treatments of the same frames",
+    "table-4": "Table 4: MgTi2O5",
+    "random-cations": "Table 4: cations at random",
+    "radar": "Distances from the reference structure",
+    "flaws-off": "Each flaw switched off in turn",
+    "gap": "What would close the gaps",
+}
 _RADAR_CAPTION = (
     "Average and maximal distances from the reference structure (Å) by data set, kinematical and dynamical: published"
     " and simulated (mean; band: 5 to 95 % of the seeds). Radius logarithmic."
@@ -123,7 +153,7 @@ def comparison(results: pd.DataFrame, published: Published) -> pd.DataFrame:
                 "agrees": _agrees(str(method), column, known, numbers),
             }
             rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(_COMPARED))
 
 
 def _agrees(method: str, column: str, published: float, numbers: Mapping[str, float]) -> str:
@@ -134,6 +164,62 @@ def _agrees(method: str, column: str, published: float, numbers: Mapping[str, fl
     if column in DISTANCES:
         return "yes" if numbers["p5"] <= published <= numbers["p95"] else "no"
     return ""
+
+
+def side_by_side(part: pd.DataFrame, methods: Sequence[str]) -> Table:
+    """A published table: a row per quantity; per data set and method the published and the simulated number."""
+    mine = part[part["method"].isin(methods)]
+    columns = list(mine[["dataset", "method"]].drop_duplicates().itertuples(index=False, name=None))
+    by = mine.set_index(["quantity", "dataset", "method"])
+    rows = []
+    for quantity in (q for q in QUANTITIES if (mine["quantity"] == q).any()):
+        cells = [Cell(label(quantity))]
+        for column in columns:
+            known = (quantity, *column) in by.index
+            cells += pair_of_cells(quantity, by.loc[(quantity, *column)]) if known else [Cell("–"), Cell("–")]
+        rows.append(tuple(cells))
+    alone = mine["dataset"].nunique() == 1
+    names = [method if alone else dataset.removeprefix("brookite-") for dataset, method in columns]
+    head = [f"{name}, {which}" for name in names for which in ("publ.", "sim.")]
+    data = {"kinematical": "of averaged data", "dynamical": "by frames"}
+    what = " and ".join(f"{method} refinement {data[method]}" for method in methods)
+    n = f"{mine['seeds'].min()} to {mine['seeds'].max()}" if mine["seeds"].nunique() > 1 else f"{mine['seeds'].max()}"
+    caption = f"{what}. publ.: published; sim.: simulated, mean and standard deviation over {n} seeds"
+    if (mine["agrees"] == "no").any():
+        caption += "; †: outside the criterion, see the findings"
+    return Table(("quantity", *head), tuple(rows), caption[:1].upper() + caption[1:] + ".")
+
+
+def pair_of_cells(name: str, row: Mapping[Any, Any]) -> list[Cell]:
+    """The published number, and the simulated one over its standard deviation (or 5 to 95 % of the seeds)."""
+    values = [float(row[which]) for which in ("published", "simulated")]
+    note = ""
+    if "sd" in row and math.isfinite(row["sd"]):
+        note = f"± {number(name, row['sd'])}"
+    elif "sd" not in row and row["p5"] < row["p95"]:
+        note = f"{number(name, row['p5'])} to {number(name, row['p95'])}"
+    mark = " †" if row.get("agrees", "") == "no" else ""
+    published = Cell(number(name, values[0]), values[0]) if math.isfinite(values[0]) else Cell("–")
+    simulated = Cell(number(name, values[1]) + mark, values[1], note) if math.isfinite(values[1]) else Cell("–")
+    return [published, simulated]
+
+
+def listed(table: pd.DataFrame, spread: str) -> Table:
+    """Published beside simulated, a row per data set, method and quantity.
+
+    spread : what stands under a simulated number, in words.
+    """
+    keys = [name for name in ("dataset", "method", "quantity") if name in table and table[name].nunique() > 1]
+    rows = tuple(
+        (
+            *(Cell(label(str(row[key]))) for key in keys),
+            *pair_of_cells(str(row.get("quantity", "r_obs_pct")), row),
+            Cell(str(row["seeds"]), float(row["seeds"])),
+        )
+        for row in table.to_dict("records")
+    )
+    what = "" if "quantity" in keys else "R_obs (%). "
+    return Table((*keys, "published", "simulated", "seeds"), rows, f"{what}Simulated: mean, below it {spread}.")
 
 
 def treatment_table(results: pd.DataFrame, published: Published) -> pd.DataFrame:
@@ -180,13 +266,13 @@ def _axis(results: pd.DataFrame, name: str) -> pd.Series:
     return results[name] if name in results else pd.Series("", index=results.index)
 
 
-def _agreement(everything: pd.DataFrame) -> list[str]:
+def agreement(everything: pd.DataFrame) -> list[str]:
     judged = everything[everything["agrees"] != ""]
     said = []
-    for column, label in {
+    for column, name in {
         "r_obs_pct": "R_obs",
         "r_int_pct": "R_int",
-        **dict(zip(DISTANCES, DISTANCES, strict=True)),
+        **{column: label(column) for column in DISTANCES},
     }.items():
         part = judged[judged["quantity"] == column]
         if part.empty:
@@ -197,7 +283,7 @@ def _agreement(everything: pd.DataFrame) -> list[str]:
             if column in WITHIN
             else "inside the 5-95 % range of the seeds"
         )
-        text = f"Kinematical {label}: {len(good)} of {len(part)} published values {how}."
+        text = f"Kinematical {name}: {len(good)} of {len(part)} published values {how}."
         if len(off):
             each = (f"{r.dataset} {r.simulated:.4g} against {r.published:.4g}" for r in off.itertuples())
             text += f" Not: {', '.join(each)}."
@@ -216,7 +302,8 @@ def _agreement(everything: pd.DataFrame) -> list[str]:
     return said
 
 
-def _ordering(treatments: pd.DataFrame) -> list[str]:
+def ordering(treatments: pd.DataFrame, results: pd.DataFrame) -> list[str]:
+    """Whether R_obs of the treatments is ordered as published: of the means, and in how many seeds."""
     said = []
     for dataset, part in treatments.groupby("dataset", sort=False) if len(treatments) else []:
         known = part[part["simulated"].notna()]
@@ -224,15 +311,21 @@ def _ordering(treatments: pd.DataFrame) -> list[str]:
         same = (
             "as published" if order == list(known["method"]) else "published: " + " < ".join(known["method"])
         )
-        said.append(f"{dataset}: R_obs of the treatments is ordered {' < '.join(order)} ({same}).")
+        mine = results[(results["case"] == dataset) & results["method"].isin(known["method"])]
+        each = mine.pivot_table(index="seed", columns="method", values="r_obs_pct")[list(known["method"])].dropna()
+        alike = int((np.diff(each.to_numpy(float), axis=1) > 0).all(axis=1).sum())
+        said.append(
+            f"{dataset}: R_obs of the treatments is ordered {' < '.join(order)} ({same}); in the published order in"
+            f" {alike} of {len(each)} seeds."
+        )
     return said
 
 
-def _responsible(flaws: pd.DataFrame) -> list[str]:
+def responsibility(flaws: pd.DataFrame) -> list[str]:
     said = []
     for (case, method), part in flaws.groupby(["case", "method"], sort=False) if len(flaws) else []:
         single = part[part["flaw_off"] != "all"]
-        for column, label in (("r_obs_pct", "R_obs"), ("r_int_pct", "R_int")):
+        for column, name in (("r_obs_pct", "R_obs"), ("r_int_pct", "R_int")):
             known = single[single[column].notna()]
             if known.empty or (column == "r_int_pct" and method != "kinematical"):
                 continue
@@ -241,12 +334,12 @@ def _responsible(flaws: pd.DataFrame) -> list[str]:
             whole = part.loc[part["flaw_off"] == "all", column]
             end = f"; all off {whole.iloc[0]:+.2f}" if len(whole) and math.isfinite(whole.iloc[0]) else ""
             said.append(
-                f"{case}, {method}: switching one flaw off moves {label} (points) most for {', '.join(each)}{end}."
+                f"{case}, {method}: switching one flaw off moves {name} (points) most for {', '.join(each)}{end}."
             )
     return said
 
 
-def _radar(radar: pd.DataFrame) -> Figure:
+def draw_radar(radar: pd.DataFrame) -> Figure:
     datasets = list(dict.fromkeys(radar["dataset"]))
     angle = dict(zip(datasets, np.linspace(0, 2 * np.pi, len(datasets), endpoint=False), strict=True))
     looks = {"av_dist_A": ("#0072b2", "o", "average"), "max_dist_A": ("#d55e00", "s", "maximal")}
@@ -273,8 +366,9 @@ def _radar(radar: pd.DataFrame) -> Figure:
                 axes.vlines(theta, low, high, color=colour, linewidth=2.5, alpha=0.3)
             axes.set_rlim(-4, -0.9)
             axes.set_rticks([-3, -2, -1], ["0.001", "0.01", "0.1"])
-            axes.set_xticks(list(angle.values()), datasets)
+            axes.set_xticks(list(angle.values()), [name.removeprefix("brookite-") for name in datasets])
             axes.tick_params(labelsize=6)
+            axes.tick_params(axis="x", pad=3)
             axes.set_title(method)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from nanoed.pipeline.page.drawing import INK, MUTED, styled
+from nanoed.pipeline.page.html import Cell, Table
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.streams import stream
+from nanoed.studies.statistics import Reach, reach_below
 from nanoed.studies.sweeps.analyses.common import (
-    LABELS,
     MARKERS,
+    MEAN_IS,
     as_number,
     derived,
     draw_series,
@@ -28,7 +31,7 @@ from nanoed.studies.sweeps.analyses.common import (
     means,
 )
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.statistics import Reach, reach_below
+from nanoed.studies.sweeps.shown import axis_label, page_table
 
 COLUMNS = (
     *(
@@ -49,7 +52,7 @@ GROUP = ["structure", "scan", "fluence", "method"]
 
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
-    """Tables accuracy, limits, pair and film, and their drawings; a block that was not run leaves its table out."""
+    """Tables limits, accuracy, pair and film, and their drawings; a block that was not run leaves its table out."""
     for axis in ("size_nm", "fluence", "scan"):
         if axis not in results:
             raise InputError(
@@ -59,22 +62,41 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     least = float(settings.get("n_obs_per_par", 10))
     results = derived(results)
     sized = results[results["size_nm"] != ""]
-    tables, drawings = {}, {}
     accuracy = means(sized, [*GROUP, "size_nm"], COLUMNS)
     if "obs_per_par" in accuracy:
         accuracy["few_reflections"] = np.where(accuracy["obs_per_par"] < least, "yes", "")
-    tables["accuracy"], tables["limits"] = accuracy, limits_table(sized, limits)
+    reached = limits_table(sized, limits)
+    tables, drawings = {"limits": reached, "accuracy": accuracy}, {}
+    shown = {"limits": (_shown_limits(reached),), "accuracy": (page_table(accuracy, _ACCURACY, MEAN_IS),)}
     if "av_dist_A" in accuracy:
-        drawings["accuracy"] = _accuracy(accuracy, limits)
-        drawings["map"] = _map(accuracy, limits)
+        drawings = {"map": draw_map(accuracy, reached, least), "accuracy": draw_accuracy(accuracy, limits)}
     pair = pair_table(results)
     if len(pair):
-        tables["pair"], drawings["pair"] = pair, _pair(pair)
+        tables["pair"], drawings["pair"] = pair, draw_pair(pair)
+        shown["pair"] = (page_table(pair, _PAIR, "one row per simulated experiment"),)
     film = results[results["beam_ratio"] != ""] if "beam_ratio" in results else results.iloc[:0]
     if len(film):
         tables["film"] = means(film, ["structure", "method", "beam_ratio"], COLUMNS)
-        drawings["film"] = _film(tables["film"])
-    return Outcome(tuple(_remarks(tables["limits"])), tables, drawings)
+        shown["film"] = (page_table(tables["film"], _FILM, MEAN_IS),)
+        if "av_dist_A" in tables["film"]:
+            drawings["film"] = draw_film(tables["film"])
+    return Outcome(tuple(_remarks(reached)), tables, drawings, shown, _TITLES)
+
+
+_TITLES = {
+    "limits": "Smallest size",
+    "accuracy": "Accuracy against size",
+    "pair": "The dynamical effect",
+    "film": "The support film",
+}
+_NUMBERS = ("runs", "failed", "av_dist_A", "max_dist_A", "r_obs_pct", "r_int_pct", "u_rmsd_A2", "pull_rms")
+_ACCURACY = (*GROUP, "size_nm", *_NUMBERS, "obs_per_par")
+_FILM = ("structure", "method", "beam_ratio", *_NUMBERS)
+_PAIR = (
+    *("structure", "equiv_diameter_nm", "thickness_true_A", "seed"),
+    *("r_obs_pct_kinematical", "r_obs_pct_dynamical", "r_obs_gain"),
+    *("av_dist_A_kinematical", "av_dist_A_dynamical", "av_dist_gain"),
+)
 
 
 def limits_table(sized: pd.DataFrame, limits: Sequence[float]) -> pd.DataFrame:
@@ -121,18 +143,50 @@ def pair_table(results: pd.DataFrame) -> pd.DataFrame:
     return both
 
 
+def _shown_limits(limits: pd.DataFrame) -> Table:
+    """Smallest and largest size as a reader wants them: a value over its interval, or a word."""
+    rows = tuple(
+        (
+            *(Cell(str(row[name])) for name in GROUP),
+            Cell(f"{row['limit_A']:g}", row["limit_A"]),
+            Cell(f"{row['runs']}", row["runs"]),
+            *(Cell(said, row[f"{end}_nm"] if said != "none" else None, note)
+              for end in ("smallest", "largest") for said, note in [_size(row, end)]),
+        )
+        for row in limits.to_dict("records")
+    )  # fmt: skip
+    head = ("structure", "protocol", "fluence (e/Å²)", "method", "limit (Å)", "runs")
+    caption = (
+        "Sizes between which the geometric mean of av_dist over the seeds is below the limit, a failed run counting as"
+        " infinite; below: 95 % interval (bootstrap over the seeds)"
+    )
+    return Table((*head, "smallest (nm)", "largest (nm)"), rows, caption)
+
+
+def _size(row: Mapping[Any, Any], end: str) -> tuple[str, str]:
+    """The size in words, and its interval."""
+    word, value, low, high = (row[f"{end}_{part}"] for part in ("is", "nm", "low", "high"))
+    if word == "none":
+        return "none", ""
+    if word or not (math.isfinite(low) and low < high):
+        return f"{word} {value:.3g}".strip(), ""
+    return f"{value:.3g}", f"{low:.3g} to {high:.3g}"
+
+
 def _remarks(limits: pd.DataFrame) -> list[str]:
+    """A sentence per structure, protocol, method and limit: the smallest size at every fluence."""
     said = []
-    for row in limits.to_dict("records"):
-        where = f"{row['structure']}, {row['scan']}, {row['fluence']} e/Å², {row['method']}"
-        if row["smallest_is"] == "none":
-            said.append(f"{where}: no size of the grid has av_dist below {row['limit_A']:g} Å.")
-            continue
-        least = f"{row['smallest_is']} {row['smallest_nm']:.3g}".strip() + " nm"
-        if math.isfinite(row["smallest_low"]) and row["smallest_is"] == "":
-            least += f" ({row['smallest_low']:.3g} to {row['smallest_high']:.3g})"
-        most = "" if row["largest_is"] else f", and up to {row['largest_nm']:.3g} nm"
-        said.append(f"{where}: av_dist is below {row['limit_A']:g} Å from {least}{most}.")
+    for key, part in limits.groupby(["structure", "scan", "method", "limit_A"], sort=False):
+        structure, scan, method, limit = key
+        each = []
+        for row in part.to_dict("records"):
+            size, interval = _size(row, "smallest")
+            most, _ = _size(row, "largest")
+            words = "at no size of the grid" if size == "none" else f"from {size} nm"
+            words += f" ({interval})" if interval else ""
+            words += "" if row["largest_is"] else f" up to {most} nm"
+            each.append(f"{words} at {row['fluence']} e/Å²")
+        said.append(f"{structure}, {scan}, {method}: av_dist is below {limit:g} Å {'; '.join(each)}.")
     return said
 
 
@@ -140,7 +194,7 @@ def _panels(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(str(name), part) for name, part in table.groupby("structure", sort=False)]
 
 
-def _accuracy(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
+def draw_accuracy(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
     panels, lines = _panels(accuracy), ("-", (0, (5, 2)), (0, (1, 1.5)))
     scans = list(dict.fromkeys(accuracy["scan"]))
     labels: dict[str, Any] = {}
@@ -153,77 +207,102 @@ def _accuracy(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
                 known = series[series["av_dist_A"].notna()]
                 style = lines[list(dict.fromkeys(part["fluence"])).index(fluence) % len(lines)]
                 if len(known):
-                    label = f"{method}, {scan}, {fluence}" + " e Å$^{-2}$"
+                    label = f"{method}, {scan}, {fluence} e/Å²"
                     colour, marker = look_of(str(method), 0)
                     marker = MARKERS[scans.index(scan) % len(MARKERS)] if len(scans) > 1 else marker
                     draw_series(axes, known, "size_nm", "av_dist_A", label, (colour, marker), style)
                     labels.setdefault(label, axes.containers[-1])
             for limit in limits:
                 limit_line(axes, limit)
-            axes.set(yscale="log", title=name, xlabel=LABELS["size_nm"])
+            axes.set(yscale="log", title=name, xlabel=axis_label("size_nm"))
             log_x(axes, list(part["size_nm"]))
-        figure.axes[0].set_ylabel(LABELS["av_dist_A"])
+        figure.axes[0].set_ylabel(axis_label("av_dist_A"))
         figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=2, handlelength=3.5)
-    caption = "Average distance from the truth against size: means over the seeds, 95 % intervals; dashed: the limits."
-    return Drawing(figure, "accuracy", caption)
-
-
-def _map(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
-    """Size against fluence, dynamical refinement (kinematical where there is no other)."""
-    method = "dynamical" if (accuracy["method"] == "dynamical").any() else str(accuracy["method"].iloc[0])
-    panels = _panels(accuracy[accuracy["method"] == method])
-    with styled():
-        figure = Figure(figsize=(1.2 + 3.2 * len(panels), 2.9), layout="constrained")
-        shown = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-        for axes, (name, part) in zip(shown, panels, strict=True):
-            cells = part.assign(size=part["size_nm"].map(as_number), dose=part["fluence"].map(as_number))
-            best = cells.sort_values("av_dist_A").groupby(["dose", "size"], as_index=False).first()
-            table = best.pivot(index="dose", columns="size", values="av_dist_A")
-            marked = best.get("few_reflections", "")
-            few = best.assign(few=marked).pivot(index="dose", columns="size", values="few")
-            image = axes.imshow(
-                np.log10(table.to_numpy(float)),
-                origin="lower",
-                aspect="auto",
-                cmap="cividis",
-                vmin=-3.5,
-                vmax=-1,
-            )
-            for i, j in np.ndindex(table.shape):
-                value = table.to_numpy(float)[i, j]
-                text = (
-                    "–"
-                    if np.isnan(value)
-                    else f"{value:.3f}" + ("\n<10 n" if few.to_numpy()[i, j] == "yes" else "")
-                )
-                below = np.isfinite(value) and value < min(limits)
-                colour = "white" if np.isfinite(value) and value < 0.02 else INK
-                axes.text(
-                    j,
-                    i,
-                    text,
-                    ha="center",
-                    va="center",
-                    fontsize=6,
-                    color=colour,
-                    weight="bold" if below else "normal",
-                )
-            axes.set_xticks(range(table.shape[1]), [f"{x:g}" for x in table.columns])
-            axes.set_yticks(range(table.shape[0]), [f"{x:.0e}".replace("e+0", "e") for x in table.index])
-            axes.set(title=f"{name}, {method}", xlabel=LABELS["size_nm"])
-        shown[0].set_ylabel(r"fluence (e Å$^{-2}$)")
-        bar = figure.colorbar(image, ax=list(shown), label="average distance (Å)", ticks=[-3, -2, -1])
-        bar.ax.set_yticklabels(["0.001", "0.01", "0.1"])
-    few_words = (
-        "'<10 n' marks fewer than ten observed reflections per parameter"
-        if "few_reflections" in accuracy
-        else ""
+    caption = (
+        f"Average distance from the truth against size: {MEAN_IS}, over the runs that did not fail; dashed: the limits."
     )
-    caption = f"Average distance (Å) by size and fluence, best protocol; bold: below the smallest limit; {few_words}."
     return Drawing(figure, "accuracy", caption)
 
 
-def _pair(pair: pd.DataFrame) -> Drawing:
+def draw_map(accuracy: pd.DataFrame, reached: pd.DataFrame, least: float) -> Drawing:
+    """Size against fluence, dynamical refinement (kinematical where there is no other), with the smallest sizes."""
+    method = "dynamical" if (accuracy["method"] == "dynamical").any() else str(accuracy["method"].iloc[0])
+    mine = accuracy[accuracy["method"] == method]
+    panels = list(mine.groupby(["structure", "scan"], sort=False))
+    rows = mine["fluence"].nunique()
+    with styled():
+        figure = Figure(figsize=(1.2 + 3.2 * min(len(panels), 2), 0.6 + (0.7 + 0.55 * rows) * -(-len(panels) // 2)),
+                        layout="constrained")  # fmt: skip
+        shown = figure.subplots(-(-len(panels) // 2), min(len(panels), 2), squeeze=False, sharey=True).ravel()
+        for axes, ((structure, scan), part) in zip(shown, panels, strict=False):
+            image, sizes, fluences = _cells(axes, part)
+            own = reached[(reached["structure"] == structure) & (reached["scan"] == scan)]
+            _mark_smallest(axes, own[own["method"] == method], sizes, fluences)
+            axes.set(title=f"{structure}, {scan}, {method}", xlabel=axis_label("size_nm"))
+        for axes in shown[len(panels) :]:
+            axes.set_axis_off()
+        for axes in shown[::2]:
+            axes.set_ylabel(axis_label("fluence"))
+        bar = figure.colorbar(image, ax=list(shown), label=axis_label("av_dist_A"), ticks=[-3, -2, -1])
+        bar.ax.set_yticklabels(["0.001", "0.01", "0.1"])
+        handles, labels = shown[0].get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    caption = (
+        "Average distance (Å) by size and fluence, geometric mean over the runs that did not fail; –: all failed;"
+        f" hatched: fewer than {least:g} observed reflections per parameter. Symbols and bars: the smallest size below"
+        " each limit and its 95 % interval, an arrow where the grid ends before the limit is met."
+    )
+    return Drawing(figure, "limits", caption)
+
+
+def _cells(axes: Any, part: pd.DataFrame) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The map of one panel; the image, and the sizes and fluences of its columns and rows."""
+    cells = part.assign(size=part["size_nm"].map(as_number), dose=part["fluence"].map(as_number))
+    table = cells.pivot(index="dose", columns="size", values="av_dist_A")
+    values = table.to_numpy(float)
+    few = cells.assign(few=part.get("few_reflections", "")).pivot(index="dose", columns="size", values="few")
+    image = axes.imshow(
+        np.log10(values), origin="lower", aspect="auto", cmap="cividis", vmin=-3.5, vmax=-1
+    )  # fmt: skip
+    for i, j in np.ndindex(table.shape):
+        known = np.isfinite(values[i, j])
+        colour = "white" if known and values[i, j] < 0.02 else INK
+        axes.text(
+            j, i - 0.22, f"{values[i, j]:.4f}" if known else "–", ha="center", va="center", fontsize=6, color=colour
+        )
+        if few.to_numpy()[i, j] == "yes" or not known:
+            axes.add_patch(
+                Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="////", edgecolor=MUTED, linewidth=0)
+            )
+    axes.set_xticks(range(table.shape[1]), [f"{x:g}" for x in table.columns])
+    axes.set_yticks(range(table.shape[0]), [f"{x:.0e}".replace("e+0", "e") for x in table.index])
+    return image, table.columns.to_numpy(float), table.index.to_numpy(float)
+
+
+def _mark_smallest(axes: Any, reached: pd.DataFrame, sizes: np.ndarray, fluences: np.ndarray) -> None:
+    """The smallest size below each limit, with its interval, in the row of its fluence."""
+
+    def place(size: Any) -> np.ndarray:
+        return np.interp(np.log(np.asarray(size, float)), np.log(sizes), np.arange(len(sizes)))
+
+    for k, (limit, part) in enumerate(reached.groupby("limit_A", sort=False)):
+        known = part[part["smallest_is"] != "none"]
+        if known.empty:
+            continue
+        y = [int(np.argmin(abs(fluences - as_number(f)))) + 0.12 + 0.2 * k for f in known["fluence"]]
+        x = place(known["smallest_nm"])
+        ends = [known[f"smallest_{end}"].fillna(known["smallest_nm"]) for end in ("low", "high")]
+        bars = np.vstack([x - place(ends[0]), place(ends[1]) - x])
+        colour, marker = ("#d55e00", "#56b4e9")[k % 2], MARKERS[k % len(MARKERS)]
+        label = f"smallest size below {limit:g} Å"
+        axes.errorbar(
+            x, y, xerr=np.maximum(bars, 0), fmt=marker, color=colour, markeredgecolor="white", markeredgewidth=0.4,
+            elinewidth=1.0, capsize=2, label=label, xuplims=(known["smallest_is"] == "at most").to_numpy(),
+        )  # fmt: skip
+
+
+def draw_pair(pair: pd.DataFrame) -> Drawing:
     columns = {
         "r_obs_gain": r"$R_\mathrm{obs}$ kinematical / dynamical",
         "av_dist_gain": "av_dist kinematical / dynamical",
@@ -250,7 +329,7 @@ def _pair(pair: pd.DataFrame) -> Drawing:
     return Drawing(figure, "pair", caption)
 
 
-def _film(film: pd.DataFrame) -> Drawing:
+def draw_film(film: pd.DataFrame) -> Drawing:
     with styled():
         figure = Figure(figsize=(6.8, 2.8), layout="constrained")
         for axes, column in zip(figure.subplots(1, 2), ("av_dist_A", "r_obs_pct"), strict=True):
@@ -264,7 +343,7 @@ def _film(film: pd.DataFrame) -> Drawing:
                         str(method),
                         look_of(str(method), 0),
                     )
-            axes.set(xlabel=LABELS["beam_ratio"], ylabel=LABELS[column])
+            axes.set(xlabel=axis_label("beam_ratio"), ylabel=axis_label(column))
             log_x(axes, list(film["beam_ratio"]))
             axes.set_ylim(bottom=0)
         figure.axes[0].legend()

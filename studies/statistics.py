@@ -14,20 +14,46 @@ from scipy import stats
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
 DRAWS = 2000
+FLOOR = 1e-12
+"""What counts as zero where logarithms are taken."""
 
 
-def summarise(values: Sequence[float] | pd.Series) -> dict[str, float]:
-    """n, mean, sd, mean_low and mean_high (95 % by Student's t), p5 and p95 of the finite values; NaN where unknown."""
+def summarise(values: Sequence[float] | pd.Series, geometric: bool = False) -> dict[str, float]:
+    """n, mean, sd, mean_low and mean_high (95 % by Student's t), p5 and p95 of the finite values; NaN where unknown.
+
+    geometric : mean and interval are those of the logarithms, for values that scatter by factors (at least FLOOR); sd,
+    p5 and p95 are of the values all the same.
+    """
     x = np.asarray(values, float)
     x = x[np.isfinite(x)]
     n = len(x)
     none = dict.fromkeys(("mean", "sd", "mean_low", "mean_high", "p5", "p95"), math.nan)
     if n == 0:
         return {"n": 0.0} | none
-    mean, sd = float(x.mean()), float(x.std(ddof=1)) if n > 1 else math.nan
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * sd / math.sqrt(n) if n > 1 else math.nan
+    y = np.log(np.maximum(x, FLOOR)) if geometric else x
+    half = math.nan
+    if n > 1:
+        half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * float(y.std(ddof=1)) / math.sqrt(n)
+    mean = np.array([y.mean(), y.mean() - half, y.mean() + half])
+    centre, low, high = (float(m) for m in (np.exp(mean) if geometric else mean))
+    sd = float(x.std(ddof=1)) if n > 1 else math.nan
     p5, p95 = (float(p) for p in np.percentile(x, (5, 95)))
-    return {"n": float(n)} | dict(zip(none, (mean, sd, mean - half, mean + half, p5, p95), strict=True))
+    return {"n": float(n)} | dict(zip(none, (centre, sd, low, high, p5, p95), strict=True))
+
+
+def share(values: Sequence[float] | pd.Series) -> dict[str, float]:
+    """`summarise` of values that are 0 or 1: the interval is the exact one of a proportion (Clopper & Pearson 1934).
+
+    It is NaN for a single value, as all intervals here.
+    """
+    found = summarise(values)
+    n, k = found["n"], round(found["n"] * found["mean"]) if found["n"] else 0
+    if n < 2:
+        return found
+    tail = (1 - CONFIDENCE) / 2
+    low = float(stats.beta.ppf(tail, k, n - k + 1)) if k else 0.0
+    high = float(stats.beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
+    return found | {"mean_low": low, "mean_high": high}
 
 
 def spearman(
@@ -86,12 +112,12 @@ def reach_below(values: dict[float, Sequence[float]], limit: float, rng: np.rand
 
 
 def _log_mean(values: Array) -> float:
-    return float(np.log(np.maximum(values, 1e-12)).mean())
+    return float(np.log(np.maximum(values, FLOOR)).mean())
 
 
 def _resampled_log_means(values: Array, rng: np.random.Generator) -> Array:
     """Bootstrap: (DRAWS,) log means of as many replicates, drawn with replacement."""
-    logs = np.log(np.maximum(values, 1e-12))
+    logs = np.log(np.maximum(values, FLOOR))
     return logs[rng.integers(0, len(logs), (DRAWS, len(logs)))].mean(axis=1)
 
 
