@@ -130,11 +130,11 @@ def _sections(run: Path, rng: np.random.Generator) -> None:
     """Three small grids, one of them hardly measured."""
     at = np.linspace(-1.35, 1.35, 10)
     rows = []
-    for name, first, second in (("0kl", "b", "c"), ("h0l", "c", "a"), ("hk0", "a", "b")):
+    for name in ("hk0", "h0l", "0kl"):
         values = rng.exponential(20, (10, 10))
         values[rng.uniform(size=(10, 10)) < (0.9 if name == "hk0" else 0.2)] = np.nan
         pd.DataFrame(values, index=at, columns=at).to_csv(run / "figures" / f"section_{name}.csv", index_label="v")
-        rows.append((name, 0.012, 1.4, first, 0.18, 0.0, second, 0.01, 0.19))
+        rows.append((name, 1.4, 0.18, 0.0, 0.01, 0.19))
     write_table(run, "sections", pd.DataFrame(rows, columns=TABLES["sections"]))
 
 
