@@ -96,17 +96,17 @@ def reach_below(values: dict[float, Sequence[float]], limit: float, rng: np.rand
     """Where the geometric mean over replicates is below `limit`, around the size where it is least.
 
     values : size -> replicates; one that failed is NaN and counts as infinite. Ends are interpolated between the two
-    sizes linearly in the logarithms, or stand at the size below where the other has a failure. Intervals: bootstrap
-    over the replicates of each size; they are NaN with fewer than two of them, and where an end is open they tell only
-    how often it would be found inside.
+    sizes linearly in the logarithms, or stand at the size below where the other has a failure. Intervals: the ends for
+    log means drawn from their t distribution about those found, the variance of the logarithms pooled over the sizes;
+    they are NaN with fewer than two replicates, and where an end is open they tell only how often it would be found
+    inside.
     """
     sizes = np.array(sorted(values))
     replicates = [np.nan_to_num(np.asarray(values[s], float), nan=math.inf) for s in sizes]
     low, high, open_low, open_high = _ends(sizes, np.array([_log_mean(v) for v in replicates]), limit)
     drawn = np.full((DRAWS, 2), math.nan)
     if min(len(v) for v in replicates) > 1:
-        means = np.column_stack([_resampled_log_means(v, rng) for v in replicates])
-        drawn = np.array([_ends(sizes, row, limit)[:2] for row in means])
+        drawn = np.array([_ends(sizes, row, limit)[:2] for row in _drawn_log_means(replicates, rng)])
     intervals = [_percentiles(drawn[:, i]) for i in (0, 1)]
     return Reach(low, intervals[0], open_low, high, intervals[1], open_high)
 
@@ -115,10 +115,16 @@ def _log_mean(values: Array) -> float:
     return float(np.log(np.maximum(values, FLOOR)).mean())
 
 
-def _resampled_log_means(values: Array, rng: np.random.Generator) -> Array:
-    """Bootstrap: (DRAWS,) log means of as many replicates, drawn with replacement."""
-    logs = np.log(np.maximum(values, FLOOR))
-    return logs[rng.integers(0, len(logs), (DRAWS, len(logs)))].mean(axis=1)
+def _drawn_log_means(replicates: Sequence[Array], rng: np.random.Generator) -> Array:
+    """(DRAWS, sizes) log means about those found, multivariate t; a size with a failure stays infinite."""
+    logs = [np.log(np.maximum(values, FLOOR)) for values in replicates]
+    sound = [x for x in logs if np.isfinite(x).all()]
+    freedom = sum(len(x) - 1 for x in sound)
+    spread = math.sqrt(sum(float(((x - x.mean()) ** 2).sum()) for x in sound) / freedom) if freedom else 0.0
+    scale = spread / np.sqrt([len(x) for x in logs])
+    heavy = np.sqrt(rng.chisquare(max(freedom, 1), DRAWS) / max(freedom, 1))
+    drawn = rng.standard_normal((DRAWS, len(logs))) * scale / heavy[:, None]
+    return np.asarray(np.array([x.mean() for x in logs]) + drawn)
 
 
 def _ends(sizes: Array, log_means: Array, limit: float) -> tuple[float, float, bool, bool]:

@@ -74,6 +74,15 @@ def test_smallest_size_has_an_interval_that_holds_it_and_narrows_with_replicates
     assert np.mean(widths[5:]) < 0.6 * np.mean(widths[:5])
 
 
+def test_interval_of_the_smallest_size_holds_it_as_often_as_it_says_with_three_replicates_only():
+    truth, held = 10 * 0.5 ** (1 / 1.5), 0
+    for _ in range(80):
+        found = reach_below(power_law((2, 3, 5, 8, 12, 20), 0.01, -1.5, 0.3, 3), 0.02, RNG)
+        low, high = found.lowest_interval
+        held += low < truth < high
+    assert held >= 71  # 76 are expected, less 2.5 standard deviations; a plain bootstrap over the seeds holds it in 66
+
+
 def test_sizes_below_a_limit_may_end_on_both_sides():
     values = {5.0: [0.05] * 3, 10.0: [0.01] * 3, 20.0: [0.012] * 3, 40.0: [0.06] * 3}
     found = reach_below(values, 0.02, np.random.default_rng(1))

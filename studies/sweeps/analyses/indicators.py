@@ -15,7 +15,7 @@ from nanoed.pipeline.page.drawing import styled
 from nanoed.studies.statistics import spearman
 from nanoed.studies.sweeps.analyses.common import derived, look_of, spans
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.shown import axis_label
+from nanoed.studies.sweeps.shown import axis_label, label, number, page_table
 
 INDICATORS = (
     "r_obs_pct",
@@ -38,11 +38,16 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     points = results.loc[results[error].notna(), columns]
     drawing = Drawing(
         _figure(points, error, indicators),
-        "scatter",
-        f"{error} against the indicators; a point is one refinement.",
+        "correlations",
+        f"The {label(error)} against the indicators; a point is one refinement.",
     )
+    caption = "Spearman's rank correlation with its 95 % interval; informative: the interval leaves out zero"
     return Outcome(
-        tuple(_remarks(table, error)), {"correlations": table, "scatter": points}, {"scatter": drawing}
+        tuple(_remarks(table, error)),
+        {"correlations": table, "scatter": points},
+        {"scatter": drawing},
+        {"correlations": (page_table(table, caption=caption),), "scatter": ()},
+        {"correlations": f"Correlation with the {label(error)}", "scatter": "The refinements behind it"},
     )
 
 
@@ -64,8 +69,8 @@ def correlations(results: pd.DataFrame, error: str, indicators: list[str]) -> pd
                     "method": method,
                     "indicator": name,
                     "rho": rho,
-                    "low": low,
-                    "high": high,
+                    "rho_low": low,
+                    "rho_high": high,
                 }
                 rows.append(
                     row | {"n": n, "informative": "yes" if low > 0 or high < 0 else "no" if low <= 0 else ""}
@@ -81,12 +86,22 @@ def _remarks(table: pd.DataFrame, error: str) -> list[str]:
             continue
         good = known[known["informative"] == "yes"]
         what = ", ".join(
-            f"{r.indicator} ({r.rho:+.2f}, {r.low:+.2f} to {r.high:+.2f})" for r in good.itertuples()
+            f"{label(r['indicator'])} ({number('rho', r['rho'])},"
+            f" {number('rho', r['rho_low'])} to {number('rho', r['rho_high'])})"
+            for r in good.to_dict("records")
         )
         n = int(known["n"].max())
         said.append(
-            f"{structure}, {method}, {n} refinements: {what or 'no indicator'} is correlated with {error}."
+            f"{structure}, {method}, {n} refinements: {what or 'no indicator'} is correlated with the {label(error)}."
         )
+    looked = int(table["rho"].notna().sum())
+    if looked:
+        said.append(
+            f"{looked} intervals were looked at: of as many indicators that tell nothing, about {0.05 * looked:.0f}"
+            " would be called informative by chance."
+        )
+    else:
+        said.append("A rank correlation needs four refinements and more; there are fewer.")
     return said
 
 

@@ -90,7 +90,10 @@ _TITLES = {
     "film": "The support film",
 }
 _NUMBERS = ("runs", "failed", "av_dist_A", "max_dist_A", "r_obs_pct", "r_int_pct", "u_rmsd_A2", "pull_rms")
-_ACCURACY = (*GROUP, "size_nm", *_NUMBERS, "obs_per_par")
+_ACCURACY = (
+    *(*GROUP, "size_nm", "failed", "av_dist_A", "max_dist_A", "r_obs_pct", "u_rmsd_A2", "pull_rms"),
+    "obs_per_par",
+)
 _FILM = ("structure", "method", "beam_ratio", *_NUMBERS)
 _PAIR = (
     *("structure", "equiv_diameter_nm", "thickness_true_A", "seed"),
@@ -158,7 +161,7 @@ def _shown_limits(limits: pd.DataFrame) -> Table:
     head = ("structure", "protocol", "fluence (e/Å²)", "method", "limit (Å)", "runs")
     caption = (
         "Sizes between which the geometric mean of av_dist over the seeds is below the limit, a failed run counting as"
-        " infinite; below: 95 % interval (bootstrap over the seeds)"
+        " infinite; below: 95 % interval, the scatter over the seeds pooled over the sizes"
     )
     return Table((*head, "smallest (nm)", "largest (nm)"), rows, caption)
 
@@ -305,7 +308,7 @@ def _mark_smallest(axes: Any, reached: pd.DataFrame, sizes: np.ndarray, fluences
 def draw_pair(pair: pd.DataFrame) -> Drawing:
     columns = {
         "r_obs_gain": r"$R_\mathrm{obs}$ kinematical / dynamical",
-        "av_dist_gain": "av_dist kinematical / dynamical",
+        "av_dist_gain": "average distance, kinematical / dynamical",
     }
     with styled():
         figure = Figure(figsize=(6.8, 2.9), layout="constrained")
@@ -347,5 +350,8 @@ def draw_film(film: pd.DataFrame) -> Drawing:
             log_x(axes, list(film["beam_ratio"]))
             axes.set_ylim(bottom=0)
         figure.axes[0].legend()
-    caption = "Equal particles in beams of growing width: the support film's share of the frames grows with its square."
+    caption = (
+        "Equal particles in beams of growing width: the support film's share of the frames grows with its square."
+        " No point: every run failed."
+    )
     return Drawing(figure, "film", caption)
