@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nanoed.pipeline.io.cif_pets import read_cif_pets
+from nanoed.pipeline.io.cif_pets import PetsData, read_cif_pets
 from nanoed.pipeline.io.hkl import read_hkl
 from nanoed.pipeline.io.ins import Cell, read_ins
 from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.pipeline.refine.cells import check_cells, warning
-from nanoed.pipeline.refine.dynamical import refine_dynamical
+from nanoed.pipeline.refine.dynamical import dynamical_thickness, refine_dynamical
 from nanoed.pipeline.refine.hand import refine_both_hands
 from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.output import write_refinement
@@ -158,13 +158,33 @@ def refine(
         cell = _cell_beside(path)
         averaged = refine_kinematical(read_hkl(path), _with_cell(model, cell), spec)
         return replace(_noted(averaged, model, cell), method=method)
-    if method == "kinematical-frames":
-        kinematical = {"potential_scale": KINEMATICAL_SCALE, "absorption": 0.0, "refine_absorption": False}
-        spec = spec.model_copy(update=kinematical)
     data = read_cif_pets(_file(reduced, method, "frames.cif_pets"))
-    make = refine_both_hands if spec.both_hands and method == "dynamical" else refine_dynamical
+    of_either = refine_both_hands if spec.both_hands else refine_dynamical
+    make = _kinematical_frames if method == "kinematical-frames" else of_either
     refined = make(data, _with_cell(model, data.cell), spec, workers, progress)
     return replace(_noted(refined, model, data.cell), method=method)
+
+
+def _kinematical_frames(
+    data: PetsData, model: Crystal, spec: RefineSpec, workers: int, progress: Progress | None
+) -> Refinement:
+    """The dynamical refinement with a potential so weak that it is kinematical.
+
+    Dynamical data may fit the better the thicker a kinematical crystal is, and so settle nowhere; the thickness is then
+    held where dynamical intensities have it, and the message says so.
+    """
+    weak = {"potential_scale": KINEMATICAL_SCALE, "absorption": 0.0, "refine_absorption": False}
+    kinematical = spec.model_copy(update=weak)
+    try:
+        return refine_dynamical(data, model, kinematical, workers, progress)
+    except ConvergenceError:
+        mean = dynamical_thickness(data, model, spec, workers, progress)
+    held = {"start_A": mean, "refine": False, "angle_terms": 0, "frame_spread": None}
+    thickness = spec.thickness.model_copy(update=held)
+    kinematical = kinematical.model_copy(update={"thickness": thickness})
+    found = refine_dynamical(data, model, kinematical, workers, progress)
+    note = f"; kinematical intensities settle on no thickness: held at {mean:.0f} Å, which dynamical ones have"
+    return replace(found, message=found.message + note)
 
 
 def solve(

@@ -52,6 +52,22 @@ def refine_dynamical(
         return replace(_finish(problem, state, data, progress), scan=scan)
 
 
+def dynamical_thickness(
+    data: PetsData, model: Crystal, spec: RefineSpec, workers: int = 1, progress: Progress | None = None
+) -> float:
+    """Mean thickness, Å, that a scan and some cycles on a few frames find.
+
+    Raises as `refine_dynamical`.
+    """
+    check_cells(data.cell, model)
+    with threadpool_limits(1):
+        problem, state, _ = _near(data, parameters_of(model, spec), spec, workers, progress)
+        problem = replace(problem, engine=_engine(data, spec, start=False), at=state)
+        state = gauss_newton(problem, state, 1.0, spec.optimise_orientations, enough=spec.start_cycles).state
+    chords = [problem.engine.mean_chord(f.orientation) * state.size(f) for f in problem.frames]
+    return float(np.mean(chords))
+
+
 def _engine(data: PetsData, spec: RefineSpec, start: bool) -> Engine:
     """The engine, or the one of the first stages."""
     s_max = spec.s_g_max * (spec.start_s_ratio if start else 1.0)
@@ -64,10 +80,10 @@ def _reporter(progress: Progress | None, stage: str) -> Callable[[int, int], Non
     return (lambda done, total: progress(stage, done, total)) if progress else (lambda done, total: None)
 
 
-def _approach(
+def _near(
     data: PetsData, parameters: Parameters, spec: RefineSpec, workers: int, progress: Progress | None
 ) -> tuple[Problem, State, pd.DataFrame]:
-    """The full problem, a state near its solution, and the scan over thickness."""
+    """The problem of a few frames, a state near its solution, and the scan over thickness."""
     frames = frames_of(data, spec)
     _check_number(frames, parameters)
     few = frames[:: max(1, len(frames) // spec.start_frames)]
@@ -84,9 +100,18 @@ def _approach(
     if spec.optimise_orientations and searches_widely(problem):
         state = replace(state, tilts=search_tilts(problem, state))
         problem = replace(problem, at=state)
-    near = gauss_newton(
+    found = gauss_newton(
         problem, state, settled=1.0, tilts=spec.optimise_orientations, enough=spec.start_cycles
-    ).state
+    )
+    return problem, found.state, scan
+
+
+def _approach(
+    data: PetsData, parameters: Parameters, spec: RefineSpec, workers: int, progress: Progress | None
+) -> tuple[Problem, State, pd.DataFrame]:
+    """The full problem, a state near its solution, and the scan over thickness."""
+    problem, near, scan = _near(data, parameters, spec, workers, progress)
+    frames = frames_of(data, spec)
     state = replace(near, tilts=np.zeros((len(frames), 2)))
     if spec.thickness.frame_spread is not None:
         state = replace(state, sizes=np.append(near.sizes, np.zeros(len(data.zones))))

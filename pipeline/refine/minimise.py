@@ -146,7 +146,8 @@ def _resized(problem: Problem, sizes: Floats) -> Floats:
     low, high = problem.spec.thickness.scan_A
     if not low / THICKNESS_MARGIN < thickness < high * THICKNESS_MARGIN:
         raise ConvergenceError(
-            f"the thickness ran away to {thickness:.0f} Å; try another start_A, thickness model or start model"
+            f"the thickness ran away to {thickness:.0f} Å; try another start_A, thickness model or start model, "
+            "or hold it (thickness.refine)"
         )
     return sizes
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -24,6 +26,8 @@ SU_OF_FRAMES = ["scale_su", "tilt_x_su_deg", "tilt_y_su_deg", "thickness_su_A"]
 def refinement_of(problem: Problem, fit: Fit, data: PetsData) -> Refinement:
     """The refinement that a fit stands for; s.u. carry the misfit that there is."""
     state, history, p = fit.state, fit.history, len(fit.state.values)
+    if not problem.spec.thickness.refine:
+        fit = replace(fit, covariance=np.pad(fit.covariance[:p, :p], (0, 1)))
     calculated = [i for i, _ in problem.evaluate(state, derivatives=False)]
     crystal = problem.parameters.apply(state.values)
     table = _reflections(problem.frames, calculated)
@@ -67,6 +71,7 @@ def _fitted(
     """
     spec, n_frames = problem.spec, int(problem.working.sum())
     n_sizes = len(state.sizes) if spec.thickness.frame_spread is None else 1 + n_frames
+    n_sizes *= spec.thickness.refine
     n_parameters = len(state.values) + n_sizes + n_frames
     n_tilts = 2 * n_frames if spec.optimise_orientations else 0
     beside = problem.parameters.restrained(state.values)[0]

@@ -91,7 +91,10 @@ class Problem:
         return float(np.radians(self.spec.tilt_prior_deg))
 
     def outside(self, state: State) -> Outside:
-        """What restraints and the prior of the frames' own sizes add to the least squares."""
+        """What restraints and the prior of the frames' own sizes add to the least squares.
+
+        A size that is not refined, on which nothing depends, gets what keeps it in place.
+        """
         residual, slope = self.parameters.restrained(state.values)
         own = len(state.sizes) - 1 if self.spec.thickness.frame_spread is not None else 0
         jacobian = np.zeros((len(residual) + own, len(state.values) + len(state.sizes)))
@@ -100,7 +103,10 @@ class Problem:
             spread = float(self.spec.thickness.frame_spread or 1.0)
             jacobian[len(residual) :, -own:] = np.eye(own) / spread
             residual = np.concatenate([residual, -state.sizes[1:] / spread])
-        return Outside(jacobian.T @ jacobian, jacobian.T @ residual, float(residual @ residual), len(slope))
+        normal = jacobian.T @ jacobian
+        if not self.spec.thickness.refine:
+            normal[-1, -1] = 1.0
+        return Outside(normal, jacobian.T @ residual, float(residual @ residual), len(slope))
 
     def potential(self, values: Floats, derivatives: bool) -> PotentialTable:
         """Potential coefficients of the structure; the derivatives' columns are those of the parameters."""
@@ -191,7 +197,7 @@ class Problem:
         if place is not None and spread is not None:
             by_spread, _ = engine.intensities(*common, False, spread, by_spread=True)
             slope[:, place] = np.where(elsewhere, 0.0, spread[0] * by_spread)
-        by_size = np.outer(slope[:, -1], basis(frame, len(state.sizes)))
+        by_size = np.outer(slope[:, -1], basis(frame, len(state.sizes))) * self.spec.thickness.refine
         return found, np.hstack([slope[:, :-3], by_size, slope[:, -3:-1]])
 
     def coefficients(self, orientations: list[Array], mean_chord: float) -> Array:

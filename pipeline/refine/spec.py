@@ -22,6 +22,8 @@ class ThicknessSpec(Part):
     """Length over diameter of cylinder and ellipsoid, as images show it."""
     start_A: PositiveFloat | None = None
     """Mean thickness at the start; None: from a scan."""
+    refine: bool = True
+    """False: the thickness stays at start_A."""
     scan_A: tuple[PositiveFloat, PositiveFloat] = (50.0, 800.0)
     """Range of the scan over the mean thickness, in steps of `scan_ratio`."""
     scan_ratio: Annotated[float, Field(gt=1)] = 1.25
@@ -41,6 +43,8 @@ class ThicknessSpec(Part):
             raise ValueError("scan_A must rise")
         if self.frame_spread is not None and self.angle_terms:
             raise ValueError("frame_spread and angle_terms exclude each other")
+        if not self.refine and (self.start_A is None or self.angle_terms or self.frame_spread is not None):
+            raise ValueError("a thickness that is not refined needs start_A, and neither frame_spread nor angle_terms")
         return self
 
 

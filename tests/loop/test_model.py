@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from goldens import shipped
 
-from nanoed.pipeline.io.cif_pets import PetsData
+from nanoed.pipeline.io.cif_pets import PetsData, read_cif_pets, write_cif_pets
 from nanoed.pipeline.refine.cif import refined_document
 from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.frames import Engine, frames_of
@@ -18,11 +18,14 @@ from nanoed.pipeline.refine.normal import blocks_of, scale_of, solve
 from nanoed.pipeline.refine.parameters import parameters_of
 from nanoed.pipeline.refine.problem import Problem, State
 from nanoed.pipeline.refine.uncertainties import frame_uncertainties
-from nanoed.pipeline.spec import RefineSpec
+from nanoed.pipeline.spec import RefineSpec, ThicknessSpec
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import ConvergenceError
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.scattering import reflections_within, structure_factors, unique_reflections
+from nanoed.studies.analysis import refine
+from nanoed.studies.check_synthetic import SPHERE
+from nanoed.studies.synthetic_frames import Series, expected_frames
 
 KV, SEMI_DEG, SIZE_A = 200.0, 1.0, 160.0
 DAUPHINE = ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0))
@@ -205,3 +208,26 @@ def test_parameters_that_nothing_depends_on_are_named(made: PetsData) -> None:
         ConvergenceError, match=r"do not determine O1\.x, O1\.y, O1\.z, O1\.U_iso as it stands"
     ):
         refine_dynamical(made, empty, SPEC)
+
+
+def test_a_thickness_that_kinematical_intensities_leave_open_is_held(tmp_path) -> None:
+    """An anatase sphere whose kinematical thickness lies far beyond the scan is refined at its dynamical one."""
+    series = Series(
+        (-40.0, -25.0, -10.0, 5.0, 20.0, 35.0), SPHERE, 140.0, 1e6, 100.0, d_star_max=1.3, g_max=1.5
+    )
+    crystal = shipped("anatase")
+    write_cif_pets(tmp_path / "frames.cif_pets", expected_frames(crystal, series, np.random.default_rng(1)))
+    body = ThicknessSpec(model="sphere", nodes=6, scan_A=(40.0, 60.0))
+    spec = RefineSpec(d_star_max=1.3, heldout_folds=None, reselections=1, thickness=body)
+    data = read_cif_pets(tmp_path / "frames.cif_pets")
+    with pytest.raises(ConvergenceError, match="ran away"):
+        refine_dynamical(data, crystal, spec.model_copy(update={"potential_scale": 0.01}))
+    found = refine("kinematical-frames", tmp_path / "frames.cif_pets", crystal, spec)
+    assert "held at" in found.message
+    assert found.statistics["thickness_A"] == pytest.approx(2 / 3 * 140.0, rel=0.05)
+    assert found.statistics["thickness_su_A"] == 0
+    assert (found.frames["thickness_su_A"] == 0).all()
+    assert found.parameters.set_index("name").loc["diameter_A", "su"] == 0
+    free = refine_dynamical(data, crystal, spec)
+    assert found.statistics["n_par"] == free.statistics["n_par"] - 1
+    assert (found.parameters["su"][:-1] > 0).all()
