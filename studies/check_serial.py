@@ -30,7 +30,7 @@ from nanoed.studies.compare import compare
 from nanoed.studies.findings import Finding, asked_parts
 from nanoed.studies.run import Given, given
 from nanoed.studies.serial import orientation_errors, usable_frames
-from nanoed.studies.serial_convergence import THICKNESS_FACTORS, convergence_map
+from nanoed.studies.serial_convergence import FEW, Trial, convergence_map, every_trial
 from nanoed.studies.serial_figures import convergence_figure, frames_figure
 
 Progress = Callable[[str, int, int], None]
@@ -42,8 +42,8 @@ RIGHT_DEG = 0.5
 DOSES = (40.0, 8.0)
 """e/Å²/s, of 380 in the case, for the part confidence."""
 FLAWED = (
-    "experiment.protocol.n_frames=200",
-    "experiment.protocol.n_particles=24",
+    "experiment.protocol.n_frames=120",
+    "experiment.protocol.n_particles=14",
     'experiment.particle={shape="cylinder", diameter_nm=9.5, length_nm=8.7}',
     "experiment.instrument.flux_e_A2_s=38.0",
     "experiment.flaws.mosaicity_deg=0.3",
@@ -211,7 +211,7 @@ def _confidence(folder: Path, workers: int) -> Iterator[Finding]:
 
 def _convergence(folder: Path, workers: int) -> Iterator[Finding]:
     """Dynamical refinement from orientations and thicknesses that are wrong by known amounts."""
-    table = _mapped(workers, (), THICKNESS_FACTORS)
+    table = _mapped(workers, (), every_trial())
     write_whole(folder / "convergence.csv", table.to_csv(index=False, float_format="%.6g"))
     convergence_figure(table, folder / "convergence.svg")
     yield from _as_found(table, "")
@@ -219,12 +219,12 @@ def _convergence(folder: Path, workers: int) -> Iterator[Finding]:
 
 def _flawed(folder: Path, workers: int) -> Iterator[Finding]:
     """The same for particles that are no spheres, bent more, seen with a tenth of the electrons and fading."""
-    table = _mapped(workers, FLAWED, (1.0,))
+    table = _mapped(workers, FLAWED, FEW)
     write_whole(folder / "convergence-flawed.csv", table.to_csv(index=False, float_format="%.6g"))
     yield from _as_found(table, ", flawed particles")
 
 
-def _mapped(workers: int, overrides: Sequence[str], factors: Sequence[float]) -> pd.DataFrame:
+def _mapped(workers: int, overrides: Sequence[str], trials: Sequence[Trial]) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         series = simulated(work, workers, *overrides)
@@ -232,7 +232,7 @@ def _mapped(workers: int, overrides: Sequence[str], factors: Sequence[float]) ->
         found = index(series.data, spec, work / "out", workers, model=series.told.model)
         mean_chord = 2 / 3 * float(np.median(found.oriented.diameter))
         return convergence_map(read_cif_pets(work / "out" / "frames.cif_pets"), mean_chord, series.told.model,
-                               series.case.refine, series.crystal, series.truth, workers, factors)  # fmt: skip
+                               series.case.refine, series.crystal, series.truth, workers, trials)  # fmt: skip
 
 
 def _as_found(table: pd.DataFrame, particles: str) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """From where dynamical refinement of serial frames converges: orientations and thickness that start out wrong."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,13 @@ TILT_ERRORS_DEG = (0.0, 0.1, 0.3, 0.8)
 """rms of either tilt, put on top of the orientations found."""
 THICKNESS_FACTORS = (0.6, 1.0, 1.6)
 """Mean thickness at the start over the one found."""
+Trial = tuple[str, float, float, bool]
+"""Method, rms error of the orientations at the start (degrees), factor on the thickness, whether tilts are refined."""
+FEW: tuple[Trial, ...] = (
+    ("kinematical-frames", 0.0, 1.0, True),
+    *(("dynamical", error, 1.0, True) for error in (0.0, 0.3, 0.8)),
+)
+"""The least that shows whether refinement converges from orientations as found, and how far from them."""
 
 
 def convergence_map(
@@ -39,15 +46,14 @@ def convergence_map(
     crystal: Crystal,
     truth: Truth,
     workers: int,
-    factors: Sequence[float] = THICKNESS_FACTORS,
+    trials: Sequence[Trial],
 ) -> pd.DataFrame:
     """One row per refinement: method, what was wrong at the start, whether tilts were refined, and what came out.
 
     data : frames as found.  thickness_A : mean thickness found.  spec : still frames, sphere.  model : start.
-    factors : of the thickness at the start.
     """
     rows = []
-    for method, error, factor, tilts in _trials(factors):
+    for method, error, factor, tilts in trials:
         thickness = spec.thickness.model_copy(update={"start_A": factor * thickness_A})
         scale = KINEMATICAL_SCALE if method == "kinematical-frames" else 1.0
         chosen = spec.model_copy(
@@ -64,13 +70,13 @@ def convergence_map(
     return pd.DataFrame(rows)
 
 
-def _trials(factors: Sequence[float]) -> Iterator[tuple[str, float, float, bool]]:
-    """Method, orientation error, thickness factor, whether tilts are refined."""
+def every_trial() -> list[Trial]:
+    """The whole map: all errors of the orientations and of the thickness, tilts held, and the other theory."""
+    trials: list[Trial] = []
     for error in TILT_ERRORS_DEG:
-        for factor in factors:
-            yield "dynamical", error, factor, True
-        yield "dynamical", error, 1.0, False
-        yield "kinematical-frames", error, 1.0, True
+        trials += [("dynamical", error, factor, True) for factor in THICKNESS_FACTORS]
+        trials += [("dynamical", error, 1.0, False), ("kinematical-frames", error, 1.0, True)]
+    return trials
 
 
 def some_frames(data: PetsData) -> PetsData:

@@ -41,6 +41,16 @@ class Outcome:
     shown: Mapping[str, tuple[Table, ...]] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
 
+    def beside(self, other: Outcome) -> Outcome:
+        """Both, the other one's parts last."""
+        return Outcome(
+            (*self.remarks, *other.remarks),
+            dict(self.tables) | dict(other.tables),
+            dict(self.drawings) | dict(other.drawings),
+            dict(self.shown) | dict(other.shown),
+            dict(self.titles) | dict(other.titles),
+        )
+
 
 def write_outcome(outcome: Outcome, out: Path, title: str, header: str, alarms: tuple[str, ...]) -> Path:
     """Write NAME.csv, NAME.svg, NAME.pdf of everything and index.html into `out`; returns the page's path.

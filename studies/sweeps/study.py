@@ -15,12 +15,14 @@ import pandas as pd
 
 import nanoed
 from nanoed.pipeline.page.html import Table
+from nanoed.sim.physics.crystal import Crystal, read_cif
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.files import write_whole
 from nanoed.studies.folder import alone
 from nanoed.studies.settings import nearest
-from nanoed.studies.sweeps.analyses import ANALYSES
+from nanoed.studies.sweeps.analyses import ANALYSES, OF_MODELS
 from nanoed.studies.sweeps.analyses.common import MEASURES, derived, means
+from nanoed.studies.sweeps.analyses.sites import Models
 from nanoed.studies.sweeps.cost import SECONDS, Cost, estimate, machine_speed
 from nanoed.studies.sweeps.grid import Extent, Point, Study, points_of, study_digest
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
@@ -95,6 +97,8 @@ def run_study(
         write_whole(out / "results.csv", f"# {header}\n{text}")
         results = read_study_results(text, study.axes)
         outcome = analysis(results, study.settings) if analysis else Outcome()
+        if study.analysis in OF_MODELS:
+            outcome = outcome.beside(OF_MODELS[study.analysis](results, _models(points, store)))
         page = _write(outcome, results, study, out, header)
         _write_sweep(out / "sweep.json", points, each, sweep)
     return Finished(page, text, results, sweep, sweep_estimate(each, sweep))
@@ -147,6 +151,16 @@ def read_study_results(text: str, axes: Sequence[str]) -> pd.DataFrame:
 def summary(results: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     """Means over the seeds of every point and method, as `means` has them."""
     return means(derived(results), ["block", "case", *axes, "method"], MEASURES)
+
+
+def _models(points: Sequence[Point], store: Store) -> Models:
+    keys = {point.case.digest: point.case.run_key for point in points}
+
+    def model(digest: str, method: str) -> Crystal | None:
+        path = store.place(keys[digest]) / "refined" / method / "refined.cif"
+        return read_cif(path) if path.is_file() else None
+
+    return model
 
 
 def _points(study: Study, extent: Extent) -> list[Point]:

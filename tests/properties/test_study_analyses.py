@@ -1,14 +1,17 @@
 """Analyses of studies on small made-up tables whose answers are known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from nanoed.sim.physics.crystal import read_cif
 from nanoed.sim.physics.errors import InputError
+from nanoed.studies.case import structure_file
 from nanoed.studies.sweeps import study
-from nanoed.studies.sweeps.analyses import ANALYSES, curves, flaws, indicators, paper, size_limit
+from nanoed.studies.sweeps.analyses import ANALYSES, curves, flaws, indicators, paper, sites, size_limit
 from nanoed.studies.sweeps.grid import Study
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
 from nanoed.studies.sweeps.shown import number
@@ -201,6 +204,28 @@ def test_gap_is_measured_and_the_strength_that_closes_it_is_between_those_tried(
     assert "R_obs: 12.00 simulated against 17.03 published" in text
     assert "None of what was tried closes it alone" in text
     assert "table-1" not in outcome.tables  # nothing of it is in the tables
+
+
+def test_sites_of_the_refined_models_stand_beside_the_published_ones(tmp_path):
+    truth = read_cif(structure_file("mgti2o5"))
+    rows = [
+        {"case": "mgti2o5", "method": method, "seed": seed, "digest": f"d{seed}", "cations": cations}
+        for method in ("kinematical", "dynamical") for seed in (1, 2, 3) for cations in ("refined", "random")
+    ]  # fmt: skip
+
+    def models(digest, method):
+        shift = (int(digest[1:]) - 2) * 0.001 + (0.002 if method == "kinematical" else 0)
+        return replace(truth, xyz=truth.xyz + shift)
+
+    outcome = sites.analyse(results(rows, ("cations",)), models)
+    by = outcome.tables["table-4-sites"].set_index(["site", "quantity", "method"])
+    ti = by.loc[("Ti1", "x", "dynamical")]
+    assert (ti["published"], ti["published_su"], ti["seeds"]) == (0.8104, 0.0002, 3)
+    assert (ti["simulated"], ti["sd"]) == pytest.approx((0.8104, 0.001))
+    assert by.loc[("Ti1", "x", "kinematical"), "simulated"] == pytest.approx(0.8124)
+    assert by.loc[("Ti2", "occ", "kinematical"), "published"] == 0.730
+    assert len(by) == 30
+    assert sites.analyse(results(rows, ("cations",)), lambda *_: None).tables == {}
 
 
 def test_page_tells_one_seed_from_several_and_sets_intervals_under_values(tmp_path):

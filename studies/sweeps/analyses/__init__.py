@@ -1,11 +1,11 @@
-"""What the results of a study say: pure functions of its table and settings."""
+"""What the results of a study say: pure functions of its table and settings, one of its refined structures."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from nanoed.studies.sweeps.analyses import curves, flaws, indicators, paper, size_limit
+from nanoed.studies.sweeps.analyses import curves, flaws, indicators, paper, sites, size_limit
 from nanoed.studies.sweeps.outcome import Outcome
 
 ANALYSES: Mapping[str, Callable[[pd.DataFrame, Mapping[str, Any]], Outcome]] = {
@@ -15,3 +15,5 @@ ANALYSES: Mapping[str, Callable[[pd.DataFrame, Mapping[str, Any]], Outcome]] = {
     "paper": paper.analyse,
     "size-limit": size_limit.analyse,
 }
+OF_MODELS: Mapping[str, Callable[[pd.DataFrame, sites.Models], Outcome]] = {"paper": sites.analyse}
+"""What is shown beside an analysis, of the structures that the runs left."""

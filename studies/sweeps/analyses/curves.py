@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nanoed.pipeline.page.drawing import MUTED, styled
+from nanoed.pipeline.page.drawing import INK, MUTED, styled
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.sweeps.analyses.common import (
     MEAN_IS,
@@ -28,6 +28,9 @@ from nanoed.studies.sweeps.analyses.common import (
 )
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, label, number, page_table
+
+OF_THE_DATA = frozenset(("r_int_pct", "redundancy", "coverage_pct", "cell_err_pct"))
+"""The same for every method: drawn once."""
 
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
@@ -110,8 +113,12 @@ def _figure(table: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
 
 def _panel(axes: Axes, part: pd.DataFrame, y: str, spec: Mapping[str, Any], handles: dict[str, Any]) -> None:
     """All series of one structure and quantity; what is drawn is noted in `handles` by its name."""
+    of_data = spec["by"] == "method" and y in OF_THE_DATA
     for k, (value, series) in enumerate(part.groupby(spec["by"], sort=False)):
         known = series[series[y].notna()]
+        if len(known) and of_data:
+            draw_series(axes, known, spec["x"], y, "", (INK, "o"))
+            break
         if len(known):
             name = _series(spec["by"], value)
             draw_series(axes, known, spec["x"], y, name, look_of(str(value), k))
