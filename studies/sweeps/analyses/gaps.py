@@ -14,15 +14,19 @@ import pandas as pd
 from nanoed.sim.flaws import magnitudes
 from nanoed.studies.case import load_case
 from nanoed.studies.sweeps.analyses.flaws import changes
+from nanoed.studies.sweeps.shown import number
 from nanoed.studies.tables import published_value
 
 Published = Mapping[str, Mapping[str, str]]
 COLUMNS = ["r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A"]
-GAP_COLUMNS: Mapping[str, str] = {"r_int_pct": "R_int", "r_obs_pct": "R_obs"}
+GAP_COLUMNS: Mapping[str, str] = {"r_int_pct": "R_int", "r_obs_pct": "R_obs", "av_dist_A": "average distance"}
 SHOWN = (
-    *("case", "method", "added", "strength", "pairs", "r_int_pct", "closes_r_int_pct", "strength_for_r_int"),
-    *("r_obs_pct", "closes_r_obs_pct", "strength_for_r_obs", "av_dist_A"),
+    *("case", "method", "added", "strength", "r_int_pct", "closes_r_int_pct", "strength_for_r_int"),
+    *("r_obs_pct", "closes_r_obs_pct", "strength_for_r_obs"),
+    "av_dist_A",
 )
+LEAST_GAP: Mapping[str, float] = {"r_int_pct": 2.0, "r_obs_pct": 2.0, "av_dist_A": 0.005}
+"""Gaps below these are told in the table alone."""
 LEAST_PCT = 1
 """Of a gap, that something must close to be named."""
 CAPTION = "change against the standard flaws, paired by seed, with its 95 % interval; strength in the field's unit"
@@ -84,18 +88,21 @@ def gap_sentences(gaps: pd.DataFrame) -> list[str]:
             known = part[part[f"closes_{short}_pct"].notna()]
             if known.empty or (column == "r_int_pct" and method != "kinematical"):
                 continue
-            first = known.iloc[0]
+            first, unit = known.iloc[0], "points" if column.endswith("_pct") else "Å"
+            if abs(first[f"{short}_published"] - first[f"{short}_without"]) < LEAST_GAP[column]:
+                continue
             towards = known[known[f"closes_{short}_pct"] >= LEAST_PCT]
             best = towards.sort_values(f"closes_{short}_pct", ascending=False).head(3)
             each = ", ".join(
-                f"{r['added']} {r['strength']:g} ({r[column]:+.2f} points, {r[f'closes_{short}_pct']:.0f} % of the gap)"
+                f"{r['added']} {r['strength']:g} ({number(column, r[column])} {unit},"
+                f" {r[f'closes_{short}_pct']:.0f} % of the gap)"
                 for _, r in best.iterrows()
             )
             met = known[known[f"strength_for_{short}"].notna()]
             ends = " or ".join(f"{r['added']} near {r[f'strength_for_{short}']:.3g}" for _, r in met.iterrows())
             said.append(
-                f"{case}, {method} {name}: {first[f'{short}_without']:.2f} simulated against"
-                f" {first[f'{short}_published']:.2f} published."
+                f"{case}, {method} {name}: {number(column, first[f'{short}_without'])} simulated against"
+                f" {number(column, first[f'{short}_published'])} published."
                 f" Added to the standard set, most is moved by {each or 'nothing that was tried'}."
                 + (f" Alone, {ends} would close the gap." if ends else " None of what was tried closes it alone.")
             )

@@ -58,6 +58,8 @@ TREATMENTS = ("dynamical", "kinematical", "kinematical-frames", "kinematical-non
 TREATED = ("ito-01", "ito-02")
 WITHIN: Mapping[str, float] = {"r_obs_pct": 5.0, "r_int_pct": 6.0}
 """Points within which a kinematical figure agrees with the published one."""
+LEAST_SEEDS = 10
+"""Below which a 5-95 % range is none."""
 DISTANCES = ("av_dist_A", "max_dist_A")
 FLAW_COLUMNS = ["r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A"]
 
@@ -129,7 +131,7 @@ def comparison(results: pd.DataFrame, published: Published) -> pd.DataFrame:
     """Every quantity of every data set and method, published beside simulated.
 
     difference : simulated mean - published.  agrees : "yes" or "no" where a criterion holds: kinematical R_obs and
-    R_int within WITHIN, kinematical distances inside the 5-95 % range of the seeds; else empty.
+    R_int within WITHIN, kinematical distances inside the 5-95 % range of LEAST_SEEDS and more; else empty.
     """
     rows = []
     for (dataset, method), group in results.groupby(["case", "method"], sort=False):
@@ -161,7 +163,7 @@ def _agrees(method: str, column: str, published: float, numbers: Mapping[str, fl
         return ""
     if column in WITHIN:
         return "yes" if abs(numbers["mean"] - published) <= WITHIN[column] else "no"
-    if column in DISTANCES:
+    if column in DISTANCES and numbers["n"] >= LEAST_SEEDS:
         return "yes" if numbers["p5"] <= published <= numbers["p95"] else "no"
     return ""
 
@@ -285,9 +287,13 @@ def agreement(everything: pd.DataFrame) -> list[str]:
         )
         text = f"Kinematical {name}: {len(good)} of {len(part)} published values {how}."
         if len(off):
-            each = (f"{r.dataset} {r.simulated:.4g} against {r.published:.4g}" for r in off.itertuples())
+            each = (f"{r['dataset']} {number(column, r['simulated'])} against {number(column, r['published'])}"
+                for r in off.to_dict("records"))  # fmt: skip
             text += f" Not: {', '.join(each)}."
         said.append(text)
+    distances = everything[everything["quantity"].isin(DISTANCES) & (everything["method"] == "kinematical")]
+    if len(distances) and distances["seeds"].max() < LEAST_SEEDS:
+        said.append(f"Distances are not judged: a 5-95 % range needs {LEAST_SEEDS} seeds and more.")
     dynamical = everything[(everything["method"] == "dynamical") & (everything["quantity"] == "r_obs_pct")]
     both = dynamical[dynamical["published"].notna() & dynamical["simulated"].notna()]
     if len(both):
@@ -330,13 +336,17 @@ def responsibility(flaws: pd.DataFrame) -> list[str]:
             if known.empty or (column == "r_int_pct" and method != "kinematical"):
                 continue
             three = known.reindex(known[column].abs().sort_values(ascending=False).index).head(3)
-            each = (f"{r['flaw_off']} {r[column]:+.2f}" for _, r in three.iterrows())
+            each = (f"{r['flaw_off']} {_signed(r[column])}" for _, r in three.iterrows())
             whole = part.loc[part["flaw_off"] == "all", column]
-            end = f"; all off {whole.iloc[0]:+.2f}" if len(whole) and math.isfinite(whole.iloc[0]) else ""
+            end = f"; all off {_signed(whole.iloc[0])}" if len(whole) and math.isfinite(whole.iloc[0]) else ""
             said.append(
                 f"{case}, {method}: switching one flaw off moves {name} (points) most for {', '.join(each)}{end}."
             )
     return said
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def draw_radar(radar: pd.DataFrame) -> Figure:
