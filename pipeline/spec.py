@@ -51,7 +51,7 @@ def _closes(cell: Cell) -> bool:
 
 
 class NoiseSpec(Part):
-    """Noise model sigma²(counts) = gain * counts per pixel (C3.1)."""
+    """Noise model sigma²(counts) = gain * counts + offset per pixel (C3.1)."""
 
     gain: PositiveFloat | None = None
     """Variance over mean of the counts, whose noise is then taken for uncorrelated; None: both from the frames."""
@@ -59,7 +59,9 @@ class NoiseSpec(Part):
     """Frames from which gain and spot width are estimated."""
     dead_time_us: NonNegativeFloat | None = None
     """Dead time of a pixel, whose losses are given back (H4: 1.9); None: from the tops of strong spots."""
-    dead_time_sigma: PositiveFloat = 50.0
+    dead_time_prior_us: PositiveFloat = 2.0
+    """Its scale where these say little: that of counting detectors (H4: 1.9)."""
+    dead_time_sigma: PositiveFloat = 20.0
     """I / sigma of the spots that tell it."""
 
 
@@ -107,7 +109,8 @@ class AxisSpec(Part):
     """Search for the azimuth of the tilt axis (C3.4)."""
 
     search_deg: Annotated[float, Field(gt=0, le=180)] = 5.0
-    """Half-width of the search about the nominal azimuth; 180 = full search with both rotation senses."""
+    """Half-width of the search about the nominal azimuth; 180 = everywhere, which is also tried where no lattice found
+    within it indexes `indexing.sure_fraction` of the peaks. Both senses of rotation are always tried."""
     n_peaks: PositiveInt = 1000
     """Lowest-angle peaks used (C3.4: at most 2000)."""
     d_star_max: PositiveFloat = 0.7
@@ -272,8 +275,10 @@ class IntegrationSpec(Part):
     """Side of the box in which the radial background is scaled to its surroundings."""
     sweeps: PositiveInt = 3
     """Rounds of background and intensities per frame."""
-    relative_error: NonNegativeFloat = 0.003
-    """Part of I added to sigma: aperture correction and counting losses (H4: 1 % at 5000 e/s/pixel)."""
+    relative_error: NonNegativeFloat | None = None
+    """Part of I added to sigma for electrons outside the aperture; None: from the shapes of strong spots."""
+    shape_sigma: PositiveFloat = 20.0
+    """I / sigma of the spots whose shapes tell it."""
     min_separation: PositiveFloat = 1.5
     """Reflections nearer to a neighbour than this many cores are flagged as overlapped."""
     min_covered: Annotated[float, Field(gt=0, le=1)] = 0.98

@@ -96,12 +96,12 @@ def intensity_errors(found: Reduction, truth: Truth, matrix: NDArray[np.int64]) 
     spots[["h", "k", "l"]] = spots[["h", "k", "l"]].to_numpy(np.int64) @ matrix.T
     true = truth.reflections[truth.reflections["crystal"] == 0]
     both = spots.merge(true, on=["frame", "h", "k", "l"])
-    scale, k = _frame_scales(both, found)
+    scale, k = _frame_scales(both)
     observed, expected = both["I"].to_numpy(float) / k, both["i_true"].to_numpy(float)
     sigma = both["sigma"].to_numpy(float) / k
     strong = observed > 3 * sigma
     logs = np.log(observed[strong]), np.log(np.maximum(expected[strong], 1e-9))
-    expected_sigma = _expected_sigma(both, k, found)
+    expected_sigma = _expected_sigma(both, k)
     middle = expected < 30 * expected_sigma
     weight = middle * expected_sigma**-2
     result = {
@@ -124,11 +124,11 @@ def intensity_errors(found: Reduction, truth: Truth, matrix: NDArray[np.int64]) 
     return result
 
 
-def _frame_scales(both: pd.DataFrame, found: Reduction) -> tuple[pd.Series, Array]:
+def _frame_scales(both: pd.DataFrame) -> tuple[pd.Series, Array]:
     """Σ w I I_true / Σ w I_true² of every frame, w = 1/sigma² at the scale before; and the same for every spot (n,)."""
     k = np.full(len(both), float(both["I"].sum() / both["i_true"].sum()))
     for _ in range(3):
-        weight = _expected_sigma(both, k, found) ** -2 / k**2
+        weight = _expected_sigma(both, k) ** -2 / k**2
         top = (weight * both["I"] * both["i_true"]).groupby(both["frame"]).sum()
         scale = top / (weight * both["i_true"] ** 2).groupby(both["frame"]).sum()
         k = np.maximum(both["frame"].map(scale).to_numpy(float), 1e-6)
@@ -141,9 +141,9 @@ def _leverage(both: pd.DataFrame, expected: Array, sigma: Array) -> Array:
     return (own / own.groupby(both["frame"]).transform("sum")).to_numpy(float)
 
 
-def _expected_sigma(both: pd.DataFrame, k: Array, found: Reduction) -> Array:
+def _expected_sigma(both: pd.DataFrame, k: Array) -> Array:
     """Sigma (n,) with the counting noise of the true intensity in place of that of the observed one."""
-    relative = found.spec.integration.relative_error
+    relative = both["relative"].to_numpy(float)
     observed, expected = both["I"].to_numpy(float), both["i_true"].to_numpy(float) * k
     shot = both["shot"].to_numpy(float)
     background = (

@@ -60,8 +60,20 @@ def _radial(frame: Array, usable: Mask, cx: float, cy: float, radial: Array) -> 
     if m == 0:
         radial[:, :] = 0.0
         return
+    value = total[:m].copy()
+    for k in range(1, m - 1):  # the lines through the values, not these, have the means of the rings
+        left = (total[k] - total[k - 1]) / (where[k] - where[k - 1])
+        right = (total[k + 1] - total[k]) / (where[k + 1] - where[k])
+        value[k] -= (right - left) / 8
+        if k == 1:
+            value[0] -= (right - left) / 8
     fine = 8  # table of the profile at an eighth of a ring
-    table = np.interp(np.arange(n * fine + fine) / fine, where[:m], total[:m])
+    places = np.arange(n * fine + fine) / fine
+    table = np.interp(places, where[:m], value)
+    if m > 1:
+        slope = (value[1] - value[0]) / (where[1] - where[0])
+        for k in range(int(where[0] * fine) + 1):
+            table[k] = max(value[0] + slope * (places[k] - where[0]), 0.0)
     for row in range(ny):
         y2, out = (row + 0.5 - cy) ** 2, radial[row]
         for column in range(nx):

@@ -45,19 +45,20 @@ def integrate_frame(
     profile: Profile,
     noise: Array,
     spec: IntegrationSpec,
+    offset: float = 0.0,
 ) -> Integrated:
     """Fit background and intensities of all spots of a frame in turn until they settle.
 
     frame : (ny, nx) counts.  valid : False on bad, saturated and direct-beam pixels.  pixels : (n, 2).
-    noise : (3, 3) of noise.noise_covariance.
-    I = Σ w (D - B) / Σ w P with w = P / V, V = B + I P inside the aperture (Horne 1986): a plain sum
+    noise : (3, 3) of noise.noise_covariance.  offset : of noise.gain_and_offset, counts.
+    I = Σ w (D - B) / Σ w P with w = P / V, V = B + offset + I P inside the aperture (Horne 1986): a plain sum
     with aperture correction for strong spots, the profile fit for weak ones. D has the models of all other
-    spots taken off, B holds the halos of all spots. sigma² = Σ w w' sqrt(V V') c / (Σ w P)² + (relative_error I)² +
-    (Σ w / Σ w P)² gain B / n_B, c the covariance of two pixels' counts; the last term is the background's. Negative
+    spots taken off, B holds the halos of all spots. sigma² = Σ w w' sqrt(V V') c / (Σ w P)² + (Σ w / Σ w P)² gain
+    (B + offset) / n_B, c the covariance of two pixels' counts; the last term is the background's. Negative
     estimates stay.
     """
     x, y = np.ascontiguousarray(pixels[:, 0]), np.ascontiguousarray(pixels[:, 1])
-    aperture = spec.aperture_px or profile.core * spec.aperture_cores
+    aperture = aperture_of(profile, spec)
     usable = valid.copy()
     mask_discs(usable, x, y, min(profile.reach, spec.mask_cores * profile.core))
     intensity, sigma, level = np.zeros(len(x)), np.zeros(len(x)), np.zeros(len(x))
@@ -72,11 +73,15 @@ def integrate_frame(
         background += halo
         net = rest - background
         extract(net, background, n_background, valid, x, y, zone, profile.shares, profile.step, aperture,
-                noise, gain, intensity, sigma, shot, level, covered)  # fmt: skip
+                noise, gain, offset, intensity, sigma, shot, level, covered)  # fmt: skip
         rest = net + background
-    sigma = np.hypot(sigma, spec.relative_error * intensity)
     good = (covered > spec.min_covered) & ~overlapped(pixels, spec.min_separation * profile.core)
     return Integrated(pixels, intensity, sigma, shot, level, good, net, background, usable)
+
+
+def aperture_of(profile: Profile, spec: IntegrationSpec) -> float:
+    """Radius of the integration aperture in pixels."""
+    return spec.aperture_px or profile.core * spec.aperture_cores
 
 
 def overlapped(pixels: Array, distance: float) -> NDArray[np.bool_]:
@@ -111,6 +116,7 @@ def extract(
     aperture: float,
     noise: Array,
     gain: float,
+    offset: float,
     intensity: Array,
     sigma: Array,
     shot: Array,
@@ -139,7 +145,7 @@ def extract(
                     continue
                 p = share_at(shares, zone[s], r, step)
                 b = background[row, column]
-                variance = max(b + positive * p, 1.0 / n_background[row, column])
+                variance = max(b + offset + positive * p, 1.0 / n_background[row, column])
                 w = p / variance
                 wd += w * (net[row, column] + old * p)
                 wp += w * p
@@ -148,7 +154,7 @@ def extract(
                 own[row - top + LAG, column - left + LAG] = w * np.sqrt(p)
                 inside += p
                 b_sum += b
-                bn_sum += max(b, 1.0 / n_background[row, column]) / n_background[row, column]
+                bn_sum += max(b + offset, 1.0 / n_background[row, column]) / n_background[row, column]
                 n += 1
         if n == 0 or wp <= 0.0:
             covered[s] = 0.0

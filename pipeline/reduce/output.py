@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from nanoed.pipeline.io.cif_pets import PetsData, write_cif_pets, zone_axes
 from nanoed.pipeline.io.hkl import write_hkl, write_ins
 from nanoed.pipeline.reduce.axis import mean_axis
+from nanoed.pipeline.reduce.integrate import aperture_of
 from nanoed.pipeline.reduce.lattice import Lattice
 from nanoed.pipeline.reduce.merge import Merged
-from nanoed.pipeline.reduce.noise import estimate_offset
 from nanoed.pipeline.reduce.orientation import Oriented
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.profile import Profile
@@ -98,6 +98,8 @@ def statistics_of(
         "ub": geometry.ub.tolist(),
         "wavelength": geometry.wavelength,
         "axis_azimuth_deg": float(np.degrees(azimuth)),
+        "axis_stated_deg": nominal.axis_azimuth_deg,
+        "centre_offset_px": float(np.median(np.hypot(*(geometry.centres - nominal.centre_px).T))),
         "distortion": {"ellipse": [ellipse.real, ellipse.imag], "amplitude": abs(ellipse),
                        "azimuth_deg": float(np.degrees(np.angle(ellipse)) / 2),
                        "barrel": lenses.cubic.real, "spiral": lenses.cubic.imag,
@@ -110,7 +112,9 @@ def statistics_of(
         "bad_pixels": detector.pixels.reasons,
         "gain": detector.gain,
         "dead_time_us": detector.dead_time * nominal.gain * nominal.exposure_s * 1e6,
-        "noise_offset": estimate_offset(detector.noise),
+        "dead_time_error_us": detector.dead_time_error * nominal.gain * nominal.exposure_s * 1e6,
+        "relative_error": float(spots["relative"].min()),
+        "noise_offset": detector.gain * detector.offset,
         "spot_sigma_px": detector.spot_sigma,
         "spot_core_px": profile.core,
         "n_peaks": len(peaks),
@@ -137,7 +141,7 @@ def pets_data(result: Reduction, spec: ReduceSpec, nominal: Nominal) -> PetsData
     zones.insert(2, "v", v)
     zones.insert(3, "w", w)
     kind = "precession" if nominal.protocol == "precession" else "continuous rotation"
-    aperture = spec.integration.aperture_px or spec.integration.aperture_cores * result.profile.core
+    aperture = aperture_of(result.profile, spec.integration)
     extra = {
         "data collection geometry": kind,
         "dstarmax": f"{spec.d_star_max:.3f}",

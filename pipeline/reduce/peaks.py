@@ -54,15 +54,23 @@ class Cleaned:
 
 
 def clean(
-    frame: Array, valid: NDArray[np.bool_], centre: Array, sigma_px: float, gain: float, spec: PeakSpec
+    frame: Array,
+    valid: NDArray[np.bool_],
+    centre: Array,
+    sigma_px: float,
+    gain: float,
+    spec: PeakSpec,
+    offset: float = 0.0,
 ) -> Cleaned:
     """Background of a frame by masking what stands out of it, in two rounds.
 
     frame : (ny, nx) counts.  valid : False on the direct beam, bad and saturated pixels.
-    centre : (2,) pixels.  sigma_px : width of the spots.  gain : var/mean of the counts.
+    centre : (2,) pixels.  sigma_px : width of the spots.  gain, offset : of
+    noise.gain_and_offset.
     Significance: the matched filter X = D ⊗ k / (gain Σk²), k a unit-sum Gaussian, counts electrons in the spot's
-    effective area, of which μ = (B + 1/n) / (gain Σk²) are background; the signed root of its Poisson deviance,
-    2 (X ln(X/μ) - X + μ), is that of C3.2 at high counts and stays true where a pixel holds less than one electron.
+    effective area, of which μ = (B + 1/n) / (gain Σk²) are background, the offset added to D and B; the signed root of
+    its Poisson deviance, 2 (X ln(X/μ) - X + μ), is that of C3.2 at high counts and stays true where a pixel holds less
+    than one electron.
     """
     filtered = gaussian_filter(frame, sigma_px)
     power = 1.0 / (4 * np.pi * sigma_px**2)
@@ -71,7 +79,9 @@ def clean(
     significance, least = np.empty(frame.shape), min(spec.mask_sigma, spec.i_over_sigma)
     for _ in range(2):
         background, n_background = local_background(frame, usable, centre, spec.background_window_px)
-        _deviance_root(filtered, background, n_background, 1.0 / (gain * power), least, significance)
+        _deviance_root(
+            filtered + offset, background + offset, n_background, 1.0 / (gain * power), least, significance
+        )
         usable = valid.copy()
         clear_around(significance, spec.mask_sigma, reach, usable)
     return Cleaned(frame, background, n_background, usable, filtered - background, significance)

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from nanoed.pipeline.reduce.calibration import calibrated
 from nanoed.pipeline.reduce.curvefit import intensities
-from nanoed.pipeline.reduce.deadtime import dead_time
+from nanoed.pipeline.reduce.deadtime import dead_time, likely
 from nanoed.pipeline.reduce.geometry import Geometry
 from nanoed.pipeline.reduce.lattice import Lattice, find_lattice
 from nanoed.pipeline.reduce.merge import Merged, merge
@@ -107,7 +107,7 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     spots = integrate(
         dataset, lattice.geometry, profile, detector, spec, margin, peaks, workers, progress, None, beside
     )
-    detector = replace(detector, dead_time=lost_counts(dataset, detector, profile, spots, spec))
+    detector = with_dead_time(dataset, detector, profile, spots, spec)
     tell("orientations", 0, 1)
     data = measurements(spots[~blank[spots["frame"]]], spec)
     oriented = refine_orientations(
@@ -164,15 +164,16 @@ def tested_symmetry(fitted: pd.DataFrame, lattice: Lattice, spec: ReduceSpec) ->
     return find_symmetry(fitted, lattice.geometry.ub, bravais, centring, spec.symmetry)
 
 
-def lost_counts(
+def with_dead_time(
     dataset: DataSet, detector: Detector, profile: Profile, spots: pd.DataFrame, spec: ReduceSpec
-) -> float:
-    """Dead time in 1 / counts of a pixel in one exposure: that of the settings, else the one that the spots tell, if it
-    is above two standard errors."""
+) -> Detector:
+    """The detector with the dead time of the settings, else with the likely one by what the spots tell."""
     if spec.noise.dead_time_us is not None:
-        return detector.dead_time
-    found, error = dead_time(spots, profile.zone(spots["g"].to_numpy(float)), spec.noise.dead_time_sigma)
-    return found / dataset.nominal.gain if found > 2 * error else 0.0
+        return detector
+    nominal = dataset.nominal
+    told = dead_time(spots, profile.zone(spots["g"].to_numpy(float)), spec.noise.dead_time_sigma)
+    found, error = likely(*told, spec.noise.dead_time_prior_us * 1e-6 / nominal.exposure_s)
+    return replace(detector, dead_time=found / nominal.gain, dead_time_error=error / nominal.gain)
 
 
 def first_shape(geometry: Geometry, spec: ReduceSpec) -> RockingShape:

@@ -11,6 +11,7 @@ from nanoed.pipeline.reduce.badpixels import BadPixels, filled, find_bad_pixels
 from nanoed.pipeline.reduce.centre import direct_beam, friedel_centre
 from nanoed.pipeline.reduce.noise import (
     add_noise,
+    gain_and_offset,
     gain_of,
     noise_covariance,
     noise_sums,
@@ -30,13 +31,16 @@ Array = NDArray[np.float64]
 class Detector:
     """What the frames say of the detector: covariance (3, 3) over mean of the counts of pixels (dy, dx) apart
     (noise.noise_covariance); Gaussian sigma of spots in pixels; pixels that do not count; noise (m, 2) of
-    noise.noise_table; dead time in 1 / counts of a pixel in one exposure (deadtime.restored)."""
+    noise.noise_table; dead time in 1 / counts of a pixel in one exposure (deadtime.restored) and its error; offset in
+    counts, of noise.gain_and_offset."""
 
     covariance: Array
     spot_sigma: float
     pixels: BadPixels
     noise: Array
     dead_time: float = 0.0
+    dead_time_error: float = 0.0
+    offset: float = 0.0
 
     @property
     def gain(self) -> float:
@@ -48,24 +52,26 @@ def detector_of(
     dataset: DataSet, spec: ReduceSpec, workers: int = 1, progress: Progress | None = None
 ) -> Detector:
     """Bad pixels, gain and spot width from a sample of frames; values given in the spec are kept."""
-    sigma, covariance = spec.peaks.spot_sigma_px or 1.2, uncorrelated(spec.noise.gain or 1.0)
+    sigma, covariance, offset = spec.peaks.spot_sigma_px or 1.2, uncorrelated(spec.noise.gain or 1.0), 0.0
     pixels = find_bad_pixels(dataset, spec.mask, workers, progress)
     sums = noise_sums()
     for _ in range(2):
         stacked, sums = np.zeros((1, 1)), noise_sums()
         for i in spread_out(len(dataset), spec.noise.sample_frames):
-            known = Detector(covariance, sigma, pixels, noise_table(noise_sums()))
+            known = Detector(covariance, sigma, pixels, noise_table(noise_sums()), offset=offset)
             frame, cleaned, _, peaks = _looked_at(dataset, i, known, spec)
             net = cleaned.frame - cleaned.background
             add_noise(net, cleaned.background, cleaned.n_background, cleaned.usable, sums)
             stacked = stacked + spot_stack(frame, cleaned, peaks)
         if spec.noise.gain is None:
             covariance = noise_covariance(sums)
+            gain, offset = gain_and_offset(noise_table(sums), gain_of(covariance))
+            covariance[0, 0] += gain - gain_of(covariance)
         if spec.peaks.spot_sigma_px is None and stacked.any():
             sigma = spot_sigma(stacked)
     given = (spec.noise.dead_time_us or 0.0) * 1e-6
     dead_time = given / (dataset.nominal.gain * dataset.nominal.exposure_s)
-    return Detector(covariance, sigma, pixels, noise_table(sums), dead_time)
+    return Detector(covariance, sigma, pixels, noise_table(sums), dead_time, offset=offset)
 
 
 def search(
@@ -97,6 +103,6 @@ def _looked_at(
     radius = spec.peaks.d_star_min / nominal.a_per_px
     centre = direct_beam(frame, 2 * detector.spot_sigma, radius)
     valid = valid_pixels(frame, centre, radius, nominal.saturation, bad)
-    cleaned = clean(frame, valid, centre, detector.spot_sigma, detector.gain, spec.peaks)
+    cleaned = clean(frame, valid, centre, detector.spot_sigma, detector.gain, spec.peaks, detector.offset)
     whole = valid & ~detector.pixels.beside
     return frame, cleaned, centre, find_peaks(i, cleaned, whole, detector.spot_sigma, spec.peaks)

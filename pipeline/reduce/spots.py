@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nanoed.pipeline.reduce.deadtime import flattening, restored
+from nanoed.pipeline.reduce.deadtime import restored
 from nanoed.pipeline.reduce.geometry import Geometry, Predictions, candidates, predict
 from nanoed.pipeline.reduce.halo import halo_equations, halo_images, halo_shares
-from nanoed.pipeline.reduce.integrate import Integrated, integrate_frame, overlapped
+from nanoed.pipeline.reduce.integrate import Integrated, aperture_of, integrate_frame, overlapped
 from nanoed.pipeline.reduce.neighbours import nearest
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.profile import Profile, add_models, gaussian_profile, measured, stack
 from nanoed.pipeline.reduce.search import Detector
 from nanoed.pipeline.reduce.series import Progress, over_frames, read_frame, spread_out, valid_pixels
+from nanoed.pipeline.reduce.spotshape import aperture_error, spot_shapes
 from nanoed.pipeline.reduce.symmetry import centring_absent
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import DataSet
@@ -135,7 +136,9 @@ def integrate(
     second: Geometry | None = None,
 ) -> pd.DataFrame:
     """Good spots of `frames` (None: of all) up to d_star_max: frame, h, k, l, I, sigma (electrons), shot (variance
-    of I per electron of I), background, s, g, x, y, flat, sigma_flat (1 / pixel, of deadtime.flattening).
+    of I per electron of I), relative (part of I in sigma), background, s, g, x, y and, of spotshape.spot_shapes, flat,
+    sigma_flat, peak, ring, sigma_ring. sigma² = that of integrate_frame + (relative I)², relative² = that of the
+    settings or of spotshape.aperture_error, squared, + the relative error by the dead time's, alike in all frames.
 
     margin : rad, misorientation allowed for in the prediction.  peaks : of the search; those that nothing predicts
     (reflections far from the Ewald sphere, a third particle) are modelled and taken off too.  second : another
@@ -145,6 +148,7 @@ def integrate(
     nodes = lattice_nodes(dataset, geometry, spec)
     others = _others(dataset, geometry, second, spec)
     electrons = 1.0 / dataset.nominal.gain
+    aperture = aperture_of(profile, spec.integration)
 
     def one(i: int) -> pd.DataFrame:
         expected, valid, found = _one(
@@ -152,10 +156,11 @@ def integrate(
         )
         keep = np.nonzero(found.good[: len(expected.g)] & (expected.g <= spec.d_star_max))[0]
         hkl, pixels = expected.hkl[keep], expected.pixels[keep]
-        flat = np.zeros((len(hkl), 2))
+        shape = np.zeros((len(hkl), 5))
         x, y = (np.ascontiguousarray(pixels[:, k]) for k in (0, 1))
-        flattening(found.net, found.background[keep], valid, x, y, profile.zone(expected.g[keep]),
-                   found.intensity[keep], profile.shares, profile.step, profile.core, detector.gain, flat)  # fmt: skip
+        spot_shapes(found.net, found.background[keep], valid, x, y, profile.zone(expected.g[keep]),
+                    found.intensity[keep], profile.shares, profile.step, profile.core, aperture, detector.gain,
+                    shape)  # fmt: skip
         return pd.DataFrame(
             {
                 "frame": np.full(len(hkl), i),
@@ -170,13 +175,24 @@ def integrate(
                 "g": expected.g[keep],
                 "x": x,
                 "y": y,
-                "flat": flat[:, 0] * electrons,
-                "sigma_flat": np.sqrt(flat[:, 1]) * electrons,
+                "flat": shape[:, 0] * electrons,
+                "sigma_flat": np.sqrt(shape[:, 1]) * electrons,
+                "peak": shape[:, 2],
+                "ring": shape[:, 3] * electrons,
+                "sigma_ring": np.sqrt(shape[:, 4]) * electrons,
             }
         )
 
     parts = list(over_frames(one, numbers, workers, "integration", progress))
-    return pd.concat(parts, ignore_index=True)
+    spots = pd.concat(parts, ignore_index=True)
+    relative = spec.integration.relative_error
+    if relative is None:
+        relative = aperture_error(spots, profile, aperture, spec.integration.shape_sigma)
+    counts = spots["I"].to_numpy(float) / electrons
+    lost = detector.dead_time_error * np.abs(counts) * spots["peak"].to_numpy(float)
+    spots.insert(6, "relative", np.hypot(relative, lost))
+    spots["sigma"] = np.hypot(spots["sigma"], spots["relative"] * spots["I"])
+    return spots
 
 
 def _others(
@@ -218,7 +234,7 @@ def _one(
     counts = restored(frame, detector.dead_time)
     pixels, zone = np.vstack([pixels, astray]), profile.zone(g)
     found = integrate_frame(
-        counts, valid, centre, pixels, zone, profile, detector.covariance, spec.integration
+        counts, valid, centre, pixels, zone, profile, detector.covariance, spec.integration, detector.offset
     )
     return expected, valid, found
 

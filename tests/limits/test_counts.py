@@ -6,12 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nanoed.pipeline.reduce.deadtime import dead_time, flattening, restored
+from nanoed.pipeline.reduce.deadtime import dead_time, likely, restored
 from nanoed.pipeline.reduce.halo import halo_equations, halo_image, halo_images, halo_shares
-from nanoed.pipeline.reduce.integrate import Integrated, integrate_frame
-from nanoed.pipeline.reduce.noise import add_noise, gain_of, noise_covariance, noise_sums, uncorrelated
+from nanoed.pipeline.reduce.integrate import Integrated, aperture_of, integrate_frame
+from nanoed.pipeline.reduce.noise import (
+    add_noise,
+    gain_and_offset,
+    gain_of,
+    noise_covariance,
+    noise_sums,
+    noise_table,
+    uncorrelated,
+)
 from nanoed.pipeline.reduce.profile import Profile, gaussian_profile, measured
 from nanoed.pipeline.reduce.spots import strays
+from nanoed.pipeline.reduce.spotshape import aperture_error, excess_scatter, spot_shapes
 from nanoed.pipeline.spec import IntegrationSpec
 from nanoed.sim.detector import shared_charge
 
@@ -19,6 +28,7 @@ SIGMA = 1.2
 SIZE = 192
 CENTRE = np.array([96.2, 95.1])
 PROFILE = gaussian_profile(SIGMA, 8.0, np.zeros(0))
+SPEC = IntegrationSpec()
 
 
 def places(rng: np.random.Generator, spacing: int = 24) -> np.ndarray:
@@ -36,11 +46,12 @@ def spots_image(pixels: np.ndarray, electrons: np.ndarray) -> np.ndarray:
 
 
 def integrated(
-    frame: np.ndarray, pixels: np.ndarray, noise: np.ndarray, profile: Profile = PROFILE
+    frame: np.ndarray, pixels: np.ndarray, noise: np.ndarray, profile: Profile = PROFILE, offset: float = 0.0
 ) -> Integrated:
-    spec = IntegrationSpec(relative_error=0.0)
     zone = np.zeros(len(pixels), np.int64)
-    return integrate_frame(frame, np.ones(frame.shape, bool), CENTRE, pixels, zone, profile, noise, spec)
+    return integrate_frame(
+        frame, np.ones(frame.shape, bool), CENTRE, pixels, zone, profile, noise, SPEC, offset
+    )
 
 
 def test_noise_of_lumps_and_of_shared_charge() -> None:
@@ -113,6 +124,24 @@ def test_lost_counts_come_back() -> None:
     assert np.array_equal(restored(n, 0.0), n)
 
 
+def shapes(frame: int, image: np.ndarray, pixels: np.ndarray, profile: Profile) -> pd.DataFrame:
+    """Columns of spots.integrate that tell the shapes of spots."""
+    found = integrated(image, pixels, uncorrelated(1.0), profile)
+    shape, zone = np.zeros((len(pixels), 5)), np.zeros(len(pixels), np.int64)
+    x, y = (np.ascontiguousarray(c) for c in pixels.T)
+    spot_shapes(found.net, found.background, np.ones(image.shape, bool), x, y, zone, found.intensity, profile.shares,
+                profile.step, profile.core, aperture_of(profile, SPEC), 1.0, shape)  # fmt: skip
+    columns = {
+        "frame": frame,
+        "I": found.intensity,
+        "sigma": found.sigma,
+        "flat": shape[:, 0],
+        "ring": shape[:, 3],
+    }
+    more = {"sigma_flat": np.sqrt(shape[:, 1]), "peak": shape[:, 2], "sigma_ring": np.sqrt(shape[:, 4])}
+    return pd.DataFrame(columns | more)
+
+
 @pytest.mark.parametrize("true", [0.0, 2e-6])
 def test_dead_time_from_the_tops_of_spots(true: float) -> None:
     """Within three of its standard errors, which is a tenth of the value; also where the profile is 1 % too wide."""
@@ -122,21 +151,76 @@ def test_dead_time_from_the_tops_of_spots(true: float) -> None:
     for frame in range(12):
         pixels = places(rng)
         image = 3.0 + spots_image(pixels, 10 ** rng.uniform(3.5, 5.5, len(pixels)))
-        found = integrated(
-            rng.poisson(image * np.exp(-image * true)).astype(float), pixels, uncorrelated(1.0), wrong
-        )
-        flat = np.zeros((len(pixels), 2))
-        x, y = (np.ascontiguousarray(c) for c in pixels.T)
-        zone = np.zeros(len(pixels), np.int64)
-        flattening(found.net, found.background, np.ones(image.shape, bool), x, y, zone, found.intensity, wrong.shares,
-                   wrong.step, wrong.core, 1.0, flat)  # fmt: skip
-        columns = {"frame": frame, "I": found.intensity, "sigma": found.sigma, "flat": flat[:, 0]}
-        tables.append(pd.DataFrame(columns | {"sigma_flat": np.sqrt(flat[:, 1])}))
+        counts = rng.poisson(image * np.exp(-image * true)).astype(float)
+        tables.append(shapes(frame, counts, pixels, wrong))
     table = pd.concat(tables, ignore_index=True)
     value, error = dead_time(table, np.zeros(len(table), np.int64), 50.0)
     assert abs(value - true) < 3 * error
     assert error < 2e-7
-    assert dead_time(table.iloc[:6], np.zeros(6, np.int64), 50.0) == (0.0, 0.0)
+    strongest = table.iloc[table["I"].argmax()]
+    top = strongest["I"] / (2 * np.pi * SIGMA**2)
+    assert strongest["peak"] * strongest["I"] == pytest.approx(
+        top / 2, rel=0.1
+    )  # a Gaussian's loss over its top's
+    assert dead_time(table.iloc[:6], np.zeros(6, np.int64), 50.0) == (0.0, np.inf)
+
+
+def test_a_dead_time_is_believed_as_far_as_it_is_measured() -> None:
+    assert likely(1.9, 1e-3, 2.0) == pytest.approx((1.9, 1e-3), rel=1e-3)
+    mean, width = likely(0.0, np.inf, 2.0)  # half a normal distribution
+    assert (mean, width) == pytest.approx((2 * np.sqrt(2 / np.pi), 2 * np.sqrt(1 - 2 / np.pi)))
+    mean, width = likely(-1.0, 0.2, 2.0)
+    assert 0 < mean < 0.1
+    assert 0 < width < 0.1
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.06])
+def test_error_of_the_aperture_from_the_widths_of_spots(spread: float) -> None:
+    """Spots whose widths differ lose different parts outside the aperture; the ring about their core tells how much."""
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    tables, errors = [], []
+    for frame in range(8):
+        pixels, image = places(rng), np.full((SIZE, SIZE), 1.0)
+        width = SIGMA * np.exp(spread * rng.standard_normal(len(pixels)))
+        for (px, py), w in zip(pixels, width, strict=True):
+            image += 1e5 * np.exp(-0.5 * ((x - px) ** 2 + (y - py) ** 2) / w**2) / (2 * np.pi * w**2)
+        tables.append(shapes(frame, rng.poisson(image).astype(float), pixels, PROFILE))
+        errors.append(integrated(image, pixels, uncorrelated(1.0)).intensity / 1e5 - 1)
+    found = aperture_error(pd.concat(tables, ignore_index=True), PROFILE, aperture_of(PROFILE, SPEC), 20.0)
+    true = float(np.std(np.concatenate(errors)))
+    assert found < 2e-4 if spread == 0 else found == pytest.approx(true, rel=0.4)
+    assert spread == 0 or true > 1e-3
+
+
+def test_excess_scatter_is_what_errors_do_not_explain() -> None:
+    rng = np.random.default_rng(1)
+    group, variance = np.repeat(np.arange(40), 30), rng.uniform(0.5, 2.0, 1200)
+    values = 7.0 * group + np.sqrt(variance + 1.5**2) * rng.standard_normal(1200)
+    assert excess_scatter(values, variance, group) == pytest.approx(1.5, rel=0.1)
+    assert excess_scatter(values, 9 * variance, group) == 0.0
+
+
+def test_noise_of_the_read_out_is_found_and_in_sigma() -> None:
+    """Counts with a Gaussian noise of 1.5 counts besides: pulls of weak spots are 1 with the offset, wide without."""
+    rng = np.random.default_rng(10)
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    level = 0.5 + 20 / (1 + np.hypot(x - CENTRE[0], y - CENTRE[1]) / 10) ** 2
+    sums, pulls = noise_sums(), {0.0: [], 1.0: []}
+    for _ in range(6):
+        pixels = places(rng)
+        image = level + spots_image(pixels, np.full(len(pixels), 40.0))
+        blank = rng.poisson(level) + 1.5 * rng.standard_normal(level.shape)
+        add_noise(blank - level, level, np.full(level.shape, 1e9), np.ones(level.shape, bool), sums)
+        frame = rng.poisson(image) + 1.5 * rng.standard_normal(level.shape)
+        for part in pulls:
+            found = integrated(frame, pixels, uncorrelated(1.0), offset=part * 1.5**2)
+            pulls[part].append((found.intensity - 40) / found.sigma)
+    gain, offset = gain_and_offset(noise_table(sums), gain_of(noise_covariance(sums)))
+    assert gain == pytest.approx(1.0, abs=0.06)
+    assert gain * offset == pytest.approx(1.5**2, rel=0.1)
+    assert np.std(np.concatenate(pulls[1.0])) == pytest.approx(1.0, abs=0.12)
+    assert np.std(np.concatenate(pulls[0.0])) > 1.3
 
 
 def test_halos_are_normalised_and_found() -> None:

@@ -10,7 +10,6 @@ from spot_frames import true_geometry
 
 from nanoed.pipeline.reduce.axis import mean_axis
 from nanoed.pipeline.reduce.geometry import reciprocal_basis
-from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.physics.geometry import frame_matrix
 from nanoed.studies.reduction_measures import intensity_errors, setting
 
@@ -54,10 +53,9 @@ def drawn(factor: float, noise: float) -> tuple[SimpleNamespace, SimpleNamespace
     observed = np.where(true < 1500, factor, 1.0) * observed
     sigma = np.sqrt(np.maximum(variance + observed - scale * true, 3.0))
     table = {"frame": frame, "h": hkl, "k": 0, "l": 0}
-    spots = pd.DataFrame(table | {"I": observed, "sigma": sigma, "shot": 1.0})
+    spots = pd.DataFrame(table | {"I": observed, "sigma": sigma, "shot": 1.0, "relative": 0.0})
     truth = SimpleNamespace(reflections=pd.DataFrame(table | {"i_true": true, "crystal": 0}))
-    spec = ReduceSpec.model_validate({"integration": {"relative_error": 0.0}})
-    found = SimpleNamespace(spots=spots, spec=spec, statistics={"gain": 1.0}, geometry=true_geometry(3))
+    found = SimpleNamespace(spots=spots, statistics={"gain": 1.0}, geometry=true_geometry(3))
     return found, truth
 
 

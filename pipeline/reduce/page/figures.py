@@ -17,6 +17,8 @@ from nanoed.pipeline.reduce.rocking import RockingShape, rocking_profile
 Array = NDArray[np.float64]
 BLUE, VERMILION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
 WIDE = 6.4  # inches
+ARROW = 0.4  # length of an axis' direction over the reach of a section
+ASIDE = 0.5  # distance of a reflection from the tilt axis over |g| from which frames cross its curve quickly
 
 
 def peak_map(
@@ -91,7 +93,7 @@ def differences_figure(places: Array, numbers: Array, ub: Array) -> Figure:
 
 
 def sections_figure(sections: list[Section]) -> Figure:
-    """The planes, dark where there is more than at the same distance elsewhere, with the net of the lattice."""
+    """The planes, dark where there is more than at the same distance elsewhere, with the directions of their axes."""
     with styled():
         figure = Figure(figsize=(WIDE, 2.4), layout="constrained")
         for axes, section in zip(figure.subplots(1, 3), sections, strict=True):
@@ -99,10 +101,11 @@ def sections_figure(sections: list[Section]) -> Figure:
             r = section.reach
             axes.imshow(-image, cmap="gray", extent=(-r, r, -r, r), interpolation="none")
             for axis, name in zip(section.axes, section.name.replace("0", ""), strict=True):
+                along = np.asarray(axis) * (ARROW * r / float(np.linalg.norm(axis)))
                 axes.annotate(
-                    "", axis, (0, 0), arrowprops={"arrowstyle": "->", "color": VERMILION, "lw": 0.8}
+                    "", along, (0, 0), arrowprops={"arrowstyle": "->", "color": VERMILION, "lw": 1.0}
                 )
-                axes.text(*(1.6 * axis), f"{'abc'['hkl'.index(name)]}*", color=VERMILION, fontsize=7,
+                axes.text(*(1.2 * along), f"{'abc'['hkl'.index(name)]}*", color=VERMILION, fontsize=8,
                           ha="center", va="center")  # fmt: skip
             axes.set(title=section.name, xlabel="1/Å", xlim=(-r, r), ylim=(-r, r))
     return figure
@@ -110,8 +113,8 @@ def sections_figure(sections: list[Section]) -> Figure:
 
 def rocking_figure(spots: pd.DataFrame, fitted: pd.DataFrame, scale: Array, shape: RockingShape,
                    axis_distance: Array) -> Figure:  # fmt: skip
-    """Rocking curves of twelve strong reflections that many frames recorded: measured on the scale of the fit, and
-    fit.
+    """Rocking curves of twelve strong reflections that many frames recorded, those near the tilt axis, whose S hardly
+    changes, only where there are no others: measured on the scale of the fit, and fit.
 
     axis_distance : (n,) of every spot, 1/Å.
     """
@@ -123,7 +126,8 @@ def rocking_figure(spots: pd.DataFrame, fitted: pd.DataFrame, scale: Array, shap
     score = table.groupby(["h", "k", "l"])["on_scale"].agg(["sum", "count"])
     enough = score[score["count"] >= min(6, score["count"].max())]
     best = enough.sort_values("sum", ascending=False, kind="stable").index
-    chosen = list(best[:12])
+    aside = (table["distance"] > ASIDE * table["g"]).groupby([table["h"], table["k"], table["l"]]).all()
+    chosen = sorted(best, key=lambda hkl: not aside[hkl])[:12]
     with styled():
         figure = Figure(figsize=(WIDE, 4.2), layout="constrained")
         panels = figure.subplots(3, 4).ravel()
@@ -220,20 +224,22 @@ def shells_figure(table: pd.DataFrame) -> Figure:
         left.plot(at, table["completeness"], color=GREEN, marker="s", label="completeness")
         left.plot(at, table["r_int"], color=ORANGE, marker="D", label="R_int")
         left.set(ylim=(0, 1.05), xlabel="1/d (1/Å)")
-        left.legend(loc="lower left")
+        figure.legend(loc="outside upper left", ncols=3)
         right.plot(at, table["i_over_sigma"], color=VERMILION, marker="^")
         right.set(ylim=(0, None), xlabel="1/d (1/Å)", ylabel="mean I/sigma")
     return figure
 
 
-def noise_figure(noise: Array, gain: float) -> Figure:
+def noise_figure(noise: Array, gain: float, offset: float) -> Figure:
     """Variance of the counts against their mean, and the line of the gain that was estimated."""
     with styled():
         figure = Figure(figsize=(3.4, 2.4), layout="constrained")
         axes = figure.add_subplot()
         if len(noise):
             ends = np.array([noise[:, 0].min() * 0.8, noise[:, 0].max() * 1.2])
-            axes.plot(ends, gain * ends, color=VERMILION, label=f"variance = {gain:.3f} x mean")
+            label = f"variance = {gain:.3f} x mean" + (f" + {offset:.3g}" if offset else "")
+            fine = np.geomspace(ends[0], ends[1], 50)
+            axes.plot(fine, gain * fine + offset, color=VERMILION, label=label)
             axes.loglog(noise[:, 0], noise[:, 1], "o", color=BLUE, label="pixels without spots")
             axes.legend(loc="upper left")
         axes.set(xlabel="mean counts of a pixel", ylabel="variance")

@@ -43,9 +43,7 @@ def write_page(
 
     Goes once through the frames for the sections. The same bytes for the same result.
     """
-    return write_whole(
-        Path(out_dir) / "reduction.html", render(page_of(result, dataset, workers, progress))
-    )
+    return write_whole(Path(out_dir) / "reduction.html", render(page_of(result, dataset, workers, progress)))
 
 
 def page_of(result: Reduction, dataset: DataSet, workers: int = 1, progress: Progress | None = None) -> Page:
@@ -173,7 +171,7 @@ def _frame_table(frames: pd.DataFrame) -> Section:
 def _instrument(result: Reduction, shape: tuple[int, int]) -> Section:
     numbers = result.statistics
     lenses = figures.distortion_figure(result.geometry, shape)
-    noise = figures.noise_figure(result.detector.noise, numbers["gain"])
+    noise = figures.noise_figure(result.detector.noise, numbers["gain"], numbers["noise_offset"])
     note = f"Gain {numbers['gain']:.3f}, offset {numbers['noise_offset']:.3g} counts² per pixel; pixels left out: "
     note += ", ".join(f"{n} {name}" for name, n in numbers["bad_pixels"].items()) + "."
     return Section(
