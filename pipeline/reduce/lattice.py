@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,14 +131,16 @@ def _refined(
 
 def _sense(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[_Sense, tuple[float, float], Array]:
     """`_sense_of` all peaks, or, where these leave doubt, of the strongest shares of them: those of another crystal in
-    the beam are weaker."""
+    the beam are weaker; and then with the axis sought everywhere."""
     best: tuple[_Sense, tuple[float, float], Array] | None = None
     failure: InputError | None = None
-    for share in spec.indexing.strongest:
-        order = np.argsort(-peaks.significance, kind="stable")
+    order = np.argsort(-peaks.significance, kind="stable")
+    everywhere = spec.model_copy(update={"axis": spec.axis.model_copy(update={"search_deg": 180.0})})
+    widths = (spec,) if spec.axis.search_deg == 180 else (spec, everywhere)
+    for width, share in product(widths, spec.indexing.strongest):
         some = peaks.select(np.sort(order[: int(np.ceil(share * len(order)))]))
         try:
-            found = _sense_of(start, some, spec)
+            found = _sense_of(start, some, width)
         except InputError as error:
             failure = failure or error
             continue

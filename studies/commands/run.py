@@ -162,6 +162,9 @@ def reduce(
 ) -> None:
     """Reduce frames to intensities: merged.hkl, unmerged.hkl, frames.cif_pets, reduction.json, reduction.html.
 
+    Without --cell the lattice is found. The tilt axis is sought within 5° of the azimuth that the data set states, and
+    everywhere with --set axis.search_deg=180 or where that indexes too little. Either sense of rotation is tried.
+
     Example: nanoed reduce frames --cell 9.2,5.4,5.1,90,90,90 --set spacegroup="P b c a" --out reduced
     """
     from nanoed.pipeline.reduce.output import plain

@@ -102,7 +102,14 @@ def test_summary_and_alarms(result: Reduction) -> None:
     named = dict(summary(result.statistics | {"space_groups": [absent]}, result.frames))["space groups"]
     assert named == "P b c a (3 absences at 0 % of the mean)"
     upset = result.statistics | {"rotation_reversed": True}
-    assert "against" in alarms(upset, result.frames)[0]
+    assert "tilt angles have the wrong sign" in alarms(upset, result.frames)[0]
+    turned = result.statistics | {"axis_stated_deg": result.statistics["axis_azimuth_deg"] + 173}
+    assert "lies 7.0° from" in alarms(turned, result.frames)[0]
+    assert "lies 20 pixels" in alarms(result.statistics | {"centre_offset_px": 20.2}, result.frames)[0]
+    lost = result.frames.assign(blank=result.frames["frame"] > result.frames["frame"].max() // 2)
+    assert "lost after frame" in alarms(result.statistics, lost)[1]
+    late = result.frames.assign(blank=result.frames["frame"] < 5)
+    assert "not seen before frame 5" in alarms(result.statistics, late)[-1]
     refused = [t | {"accepted": False} for t in result.statistics["laue_tests"]]
     assert "unrelated" in alarms(result.statistics | {"laue_tests": refused}, result.frames)[0]
 

@@ -1,6 +1,7 @@
 """The whole reduction on a small synthetic series: what went in comes out, and bad input is named."""
 
 import json
+import shutil
 from pathlib import Path
 
 import gemmi
@@ -14,6 +15,7 @@ from spot_frames import CELL, nominal, true_geometry, true_intensities, write_se
 from nanoed.pipeline.io.cif_pets import read_cif_pets
 from nanoed.pipeline.io.hkl import read_hkl
 from nanoed.pipeline.reduce.geometry import Geometry, to_pixels
+from nanoed.pipeline.reduce.page.summary import alarms
 from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import write_dataset
@@ -206,10 +208,15 @@ def test_reference_cell_gives_the_camera_length(series: Path, tmp_path: Path) ->
         reduce(tmp_path, spec(reference_cell=(7.1, 5.3, 5.0, 90, 90, 90), **blind))
 
 
-def test_full_axis_search_settles_the_sense(series: Path, geometry: Geometry) -> None:
-    found = reduce(series, spec(axis={"search_deg": 180.0}, orientation={"refine": False}))
+def test_an_axis_far_from_the_stated_one_is_found(series: Path, geometry: Geometry, tmp_path: Path) -> None:
+    """30° off, and a search within 5° by default: what that indexes is too little."""
+    shutil.copytree(series, tmp_path / "data")
+    with h5py.File(tmp_path / "data" / "frames.h5", "r+") as file:
+        file["entry/nanoed"].attrs["axis_azimuth_deg"] += 30.0
+    found = reduce(tmp_path / "data", spec(orientation={"refine": False}))
     error = np.degrees(np.median(found.geometry.omega) - np.median(geometry.omega))
     assert abs((error + 180) % 360 - 180) < 2
+    assert any("tilt axis lies 3" in alarm for alarm in alarms(found.statistics, found.frames))
 
 
 def test_a_distortion_left_in_shows(series: Path, result: tuple[Reduction, Path]) -> None:

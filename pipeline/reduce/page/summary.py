@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 LIKELY = 5.0  # groups less likely than the best by more than e^5 are not named
+FAR_PX, FAR_DEG = 5.0, 5.0  # centre and azimuth drift by less (H7)
+MANY = 0.1  # part of the frames
 
 
 def summary(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[tuple[str, str]]:
@@ -17,6 +20,8 @@ def summary(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[tuple[str,
         ("frames", _frames(frames)),
         ("detector", f"gain {numbers['gain']:.3f}, offset {numbers['noise_offset']:.3g}; "
                      f"{_bad(numbers['bad_pixels'])}; spots {numbers['spot_sigma_px']:.2f} px wide"),
+        ("errors beside counting", f"dead time {numbers['dead_time_us']:.2f} ± {numbers['dead_time_error_us']:.2f} µs; "
+                     f"{100 * numbers['relative_error']:.2f} % of an intensity by the shapes of spots"),
         ("tilt axis", f"azimuth {numbers['axis_azimuth_deg']:.2f}°{_sense(numbers)}"),
         ("peaks", f"{numbers['n_peaks']}, of those at low angles {100 * numbers['indexed_fraction']:.1f} % indexed; "
                   f"scatter {numbers['peak_scatter_px']:.3f} px"),
@@ -44,8 +49,22 @@ def alarms(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[str]:
     """What a user should not miss, one sentence each."""
     found = []
     if numbers["rotation_reversed"]:
+        one, other = (100 * x for x in numbers["indexed_by_sense"])
         found.append(
-            "The stage turns against the sense that the data set states; the lattice's hand is right all the same."
+            "The frames turn against the sense that the data set states: its tilt angles have the wrong sign, or its "
+            f"axis points the other way. The sense that fits is used ({other:.0f} % of the peaks indexed, {one:.0f} % "
+            "in the stated one), so the hand of the lattice is right."
+        )
+    off = (numbers["axis_azimuth_deg"] - numbers["axis_stated_deg"] + 90) % 180 - 90
+    if abs(off) > FAR_DEG:
+        found.append(
+            f"The tilt axis lies {abs(off):.1f}° from the azimuth that the data set states, "
+            f"{numbers['axis_stated_deg']:.1f}°; the one found in the frames is used."
+        )
+    if numbers["centre_offset_px"] > FAR_PX:
+        found.append(
+            f"The direct beam lies {numbers['centre_offset_px']:.0f} pixels from the centre that the data set states; "
+            "the centres found in the frames are used."
         )
     tests = numbers["laue_tests"]
     if not any(t["accepted"] for t in tests):
@@ -57,12 +76,26 @@ def alarms(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[str]:
     tried = {t["laue"] for t in tests}
     if numbers["laue"] in tried - accepted and accepted:
         found.append(f"The intensities do not have the symmetry {numbers['laue']} in which they were merged.")
-    if frames["blank"].mean() > 0.1:
-        found.append(
-            f"{int(frames['blank'].sum())} of {len(frames)} frames show too little of the lattice and are left out."
-        )
+    found += _blank(frames)
     if second := numbers.get("second_lattice"):
         found.append(f"A second lattice explains {100 * second['fraction']:.0f} % of the peaks.")
+    return found
+
+
+def _blank(frames: pd.DataFrame) -> list[str]:
+    """Sentences on frames without the crystal: many of them, and all from one frame on or up to one."""
+    blank, found = frames["blank"].to_numpy(bool), []
+    if blank.mean() > MANY:
+        found.append(
+            f"{int(blank.sum())} of {len(frames)} frames show too little of the lattice and are left out."
+        )
+    seen, number = np.nonzero(~blank)[0], frames["frame"].to_numpy()
+    if len(seen) and len(frames) - 1 - seen[-1] > MANY * len(frames):
+        found.append(
+            f"The crystal is lost after frame {number[seen[-1]]}: did it leave the beam or the eucentric height?"
+        )
+    if len(seen) and seen[0] > MANY * len(frames):
+        found.append(f"The crystal is not seen before frame {number[seen[0]]}.")
     return found
 
 
