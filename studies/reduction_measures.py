@@ -119,8 +119,8 @@ def intensity_errors(found: Reduction, truth: Truth, matrix: NDArray[np.int64]) 
     for b in range(len(BINS) - 1):
         own = pull[bins == b]
         result[f"pull_n_{b}"] = len(own)
-        result[f"pull_rms_{b}"] = float(np.sqrt((own**2).mean())) if len(own) > 20 else np.nan
-        result[f"pull_mean_{b}"] = float(own.mean()) if len(own) > 20 else np.nan
+        result[f"pull_rms_{b}"] = float(np.sqrt((own**2).mean())) if len(own) else np.nan
+        result[f"pull_mean_{b}"] = float(own.mean()) if len(own) else np.nan
     return result
 
 
