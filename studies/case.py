@@ -28,6 +28,10 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Method = Literal["kinematical", "kinematical-nonaveraged", "kinematical-frames", "dynamical"]
 
 
+_SHARED = ("laue", "spacegroup", "composition", "d_star_max", "coverage_s_max")
+"""Fields that ReduceSpec and IndexSpec both have and a case gives once."""
+
+
 class Start(BaseModel):
     """What the refinement starts from; derived from the truth on purpose, with the case's seed.
 
@@ -83,6 +87,22 @@ class Case(BaseModel):
                 raise ValueError(f"experiment.{key} is set by the case's {key}; give that one alone")
         return {**given, "experiment": {**given["experiment"], **shared}}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _indexed_as_reduced(cls, given: Any) -> Any:
+        """What reduction and indexing both have is that of the reduction unless the indexing has its own.
+
+        It is filled in here, so that a resolved case loads to the same case.
+        """
+        if not isinstance(given, Mapping):
+            return given
+        reduce, index = (_given_fields(given.get(name, {})) for name in ("reduce", "index"))
+        if reduce is None or index is None:
+            return given
+        usual = {key: ReduceSpec.model_fields[key].default for key in _SHARED}
+        shared = {key: reduce.get(key, usual[key]) for key in _SHARED if key not in index}
+        return {**given, "index": {**index, **shared}}
+
     @field_validator("methods")
     @classmethod
     def _each_once(cls, value: tuple[Method, ...]) -> tuple[Method, ...]:
@@ -101,13 +121,6 @@ class Case(BaseModel):
         """How the structure is solved; the composition is that of the reduction unless it has its own."""
         composition = self.solve.composition or self.reduce.composition
         return self.solve.model_copy(update={"composition": composition})
-
-    @property
-    def indexing(self) -> IndexSpec:
-        """How serial frames are indexed; what both have is that of the reduction unless it is given."""
-        shared = ("laue", "spacegroup", "composition", "d_star_max", "coverage_s_max")
-        own = self.index.model_fields_set
-        return self.index.model_copy(update={k: getattr(self.reduce, k) for k in shared if k not in own})
 
     @property
     def crystal(self) -> Crystal:
@@ -236,6 +249,13 @@ def sources_hash() -> str:
         if not OF_NO_RUN & set(path.relative_to(root).parts):
             digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _given_fields(part: Any) -> dict[str, Any] | None:
+    """The fields of a table or a spec that were given; None for what is neither."""
+    if isinstance(part, BaseModel):
+        return {name: getattr(part, name) for name in part.model_fields_set}
+    return dict(part) if isinstance(part, Mapping) else None
 
 
 def _case_file(name: str) -> Path:

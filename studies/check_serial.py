@@ -144,7 +144,7 @@ def _seed(name: str, seed: int, folder: Path, workers: int) -> Iterator[Finding]
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         series = simulated(work, workers, f"seed={seed}")
-        spec = series.case.indexing.model_copy(update={"cell": series.told.cell})
+        spec = series.case.index.model_copy(update={"cell": series.told.cell})
         for n in SIZES:
             data = series.data if n == SIZES[-1] else first_frames(series.data, n, work / f"data{n}")
             began, busy = perf_counter(), process_time()
@@ -182,7 +182,7 @@ def _confidence(folder: Path, workers: int) -> Iterator[Finding]:
                 f"experiment.protocol.n_particles={LONE_FRAMES}",
             )
             series = simulated(Path(scratch), workers, *lone, f"experiment.instrument.flux_e_A2_s={dose}")
-            spec = series.case.indexing.model_copy(update={"cell": series.told.cell})
+            spec = series.case.index.model_copy(update={"cell": series.told.cell})
             open_to_all = spec.accept.model_copy(update={"min_confidence": 1e-6})
             found = index(series.data, spec.model_copy(update={"accept": open_to_all}), None, workers)
             zones = found.virtual.zones.assign(frame=found.virtual.zones["id"] - 1)
@@ -228,7 +228,7 @@ def _mapped(workers: int, overrides: Sequence[str], trials: Sequence[Trial]) -> 
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         series = simulated(work, workers, *overrides)
-        spec = series.case.indexing.model_copy(update={"cell": series.told.cell})
+        spec = series.case.index.model_copy(update={"cell": series.told.cell})
         found = index(series.data, spec, work / "out", workers, model=series.told.model)
         mean_chord = 2 / 3 * float(np.median(found.oriented.diameter))
         return convergence_map(read_cif_pets(work / "out" / "frames.cif_pets"), mean_chord, series.told.model,

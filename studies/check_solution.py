@@ -95,7 +95,7 @@ def reduced_blind(case: Case, folder: Path, workers: int, progress: Progress | N
         "spacegroup": None,
     }
     if experiment.protocol.kind == "serial":
-        index(folder / "data", case.indexing.model_copy(update=told), folder / "reduced", workers, progress)
+        index(folder / "data", case.index.model_copy(update=told), folder / "reduced", workers, progress)
         return
     spec = case.reduce.model_copy(update=told)
     try:

@@ -180,7 +180,7 @@ def _make(
     if not solves:
         write_cif(told.model, work / "start.cif")
     serial = experiment.protocol.kind == "serial"
-    spec = (case.indexing if serial else case.reduce).model_copy(update={"cell": told.cell})
+    spec = (case.index if serial else case.reduce).model_copy(update={"cell": told.cell})
     start = case.solving if solves else told.model
     analysis = analyse(work / "data", spec, start, case.refine, case.methods, work, workers, progress)
     for ours, theirs in ((laps.wall, analysis.laps.wall), (laps.busy, analysis.laps.busy)):

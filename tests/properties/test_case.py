@@ -1,5 +1,6 @@
 """Cases: what is merged, what is refused and how clearly, and what the digest depends on."""
 
+import json
 import shutil
 
 import pytest
@@ -220,3 +221,14 @@ def test_case_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
         load_case(MAIN).seed = 3
     assert isinstance(load_case(MAIN), Case)
+
+
+@pytest.mark.parametrize("name", shipped_cases())
+def test_a_resolved_case_loads_to_the_same_case_and_indexes_as_it_reduces(name):
+    case = load_case(name)
+    again = Case.model_validate(json.loads(json.dumps(case.document)))
+    assert again == case
+    assert (again.index.spacegroup, again.index.d_star_max) == (case.reduce.spacegroup, case.reduce.d_star_max)
+    own = load_case(name, ["index.d_star_max=0.9"])
+    assert Case.model_validate(own.document).index.d_star_max == 0.9
+    assert load_case(name, ["reduce.d_star_max=1.1"]).index.d_star_max == 1.1
