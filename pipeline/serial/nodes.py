@@ -32,10 +32,16 @@ class Nodes:
 
 
 def lattice_nodes(lattice: KnownLattice, spacegroup: str | None) -> Nodes:
-    """Nodes that some indexing allows, equivalents those under the symmetry of the lattice with the inversion."""
+    """Nodes that some indexing allows, equivalents those under the symmetry of the lattice with the inversion.
+
+    Where the metric has that symmetry nearly, a node at the limit whose equivalents lie beyond it is left out.
+    """
     dark = np.array([absent(lattice.hkl @ m.T, spacegroup) for m in lattice.reindexing]).all(axis=0)
     rows = lattice.matrices.transpose(0, 2, 1)
     hkl = lattice.hkl[~dark]
+    weights = _weights(hkl)
+    whole = np.array([np.isin(hkl @ m @ weights, hkl @ weights) for m in rows]).all(axis=0)
+    hkl = hkl[whole]
     bare = Nodes(hkl, np.ascontiguousarray(hkl @ lattice.basis.T), np.zeros(0, np.int64), hkl)
     return with_keys(bare, np.concatenate([rows, -rows]))
 
@@ -48,12 +54,17 @@ def with_keys(nodes: Nodes, rotations: Index) -> Nodes:
 
 def keys_of_classes(lattice: KnownLattice, nodes: Nodes) -> Index:
     """(classes, m) key of every node after the reindexing of each class; keys are those of `nodes`."""
-    span = 2 * int(np.abs(nodes.hkl).max()) + 3
-    weights = np.array([span * span, span, 1])
+    weights = _weights(nodes.hkl)
     numbers = nodes.hkl @ weights
     order = np.argsort(numbers)
     places = [order[np.searchsorted(numbers[order], nodes.hkl @ m.T @ weights)] for m in lattice.reindexing]
     return np.array([nodes.key[place] for place in places])
+
+
+def _weights(hkl: Index) -> Index:
+    """(3,) that give every node, and every one with indices up to three times as large, a number of its own."""
+    span = 6 * int(np.abs(hkl).max()) + 3
+    return np.array([span * span, span, 1])
 
 
 def setting_of(full: Full, keys: Index, nodes: Nodes, model: Crystal) -> int:

@@ -182,3 +182,16 @@ def test_spec_refuses_what_makes_no_sense():
             IndexSpec.model_validate(bad)
     with pytest.raises(ValidationError):
         IndexSpec(cell=(1, 1, 1, 170, 10, 10))
+
+
+@pytest.mark.parametrize(("laue", "classes"), [("-1", 24), ("mmm", 6)])
+def test_nodes_of_a_nearly_cubic_cell_have_their_equivalents_in_every_indexing(laue, classes):
+    """At the limit one of two nearly equal lengths may lie inside and the other outside."""
+    lattice = known_lattice((10.1, 10.15, 10.12, 90, 90, 90), laue, None, 1.2, 0.01)
+    nodes = lattice_nodes(lattice, None)
+    assert 0 < len(lattice.hkl) - len(nodes.hkl) < 30
+    keys = keys_of_classes(lattice, nodes)
+    assert keys.shape == (classes, len(nodes.hkl))
+    first = {tuple(h): k for h, k in zip(nodes.hkl.tolist(), nodes.key.tolist(), strict=True)}
+    for m, key in zip(lattice.reindexing, keys, strict=True):
+        assert [first[tuple(h)] for h in (nodes.hkl @ m.T).tolist()] == key.tolist()
