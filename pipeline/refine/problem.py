@@ -167,9 +167,12 @@ class Problem:
     def frame(
         self, i: int, state: State, tilt: Array, potential: PotentialTable, derivatives: bool
     ) -> tuple[Array, Array]:
-        """Intensities (n,) of frame i and their derivatives (n, p + k + 2): structure, sizes, tilts."""
+        """Intensities (n,) of frame i and their derivatives (n, p + k + 2): structure, sizes, tilts.
+
+        A potential without derivatives leaves out all p parameters, those of no site too.
+        """
         found, slope = np.zeros(len(self.frames[i].hkl)), np.zeros(())
-        twinned = self.parameters.place(TWIN)
+        twinned = self.parameters.place(TWIN) if potential.box.shape[1] > 1 else None
         for number, (share, engine, law) in enumerate(self._domains(state)):
             part, part_slope = self._domain(i, engine, law, state, tilt, potential, derivatives)
             found, slope = found + share * part, slope + share * part_slope
@@ -193,7 +196,7 @@ class Problem:
         if not derivatives:
             return found, slope
         slope[elsewhere] = 0.0
-        place = self.parameters.place(MOSAICITY)
+        place = self.parameters.place(MOSAICITY) if potential.box.shape[1] > 1 else None
         if place is not None and spread is not None:
             by_spread, _ = engine.intensities(*common, False, spread, by_spread=True)
             slope[:, place] = np.where(elsewhere, 0.0, spread[0] * by_spread)

@@ -33,6 +33,17 @@ def test_a_derivative_of_another_parameter_is_seen() -> None:
         assert np.abs(slope[:, column] - expected).max() < 1e-6 * largest
 
 
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_tilts_are_searched_whatever_else_is_refined(name: str) -> None:
+    """A search for tilts has no use for the structure's derivatives, nor for the twin's and the mosaic's."""
+    problem, state = one_frame(name)
+    whole = problem.frame(0, state, state.tilts[0], problem.potential(state.values, True), True)[1]
+    held = problem.frame(0, state, state.tilts[0], problem.potential(state.values, False), True)[1]
+    p = len(state.values)
+    assert held == pytest.approx(whole[:, p:], rel=1e-9, abs=1e-12)
+    assert held.shape[1] == len(state.sizes) + 2
+
+
 def test_a_twin_of_one_domain_is_none() -> None:
     problem, state = one_frame("quartz")
     at = problem.parameters.names.index("twin_fraction")
