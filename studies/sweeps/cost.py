@@ -33,8 +33,8 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "frames": ("run", "wave", "slope"),
 }
 """Operations that the seconds of a stage are made of; `frames` is a frame-based refinement."""
-RESULT_MB = 0.15
-"""What a run leaves: table, record, models."""
+KEPT_MB: Mapping[str, float] = {"run": 0.015, "kinematical": 0.012, "frames": 0.055}
+"""What a run leaves: table and record, and the model with its reflections by every method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ def estimate(case: Case, seconds: Mapping[str, Mapping[str, float]], speed: floa
     if case.refine.both_hands and "dynamical" in case.methods:
         total += sum(seconds["frames"].get(name, 0.0) * counts[name] for name in STAGES["frames"])
     nx, ny = case.experiment.instrument.detector_px
-    return Cost(total / speed, RESULT_MB, 2e-6 * nx * ny * counts["frame"])
+    kept = KEPT_MB["run"] + sum(KEPT_MB[_stage(method)] for method in case.methods)
+    return Cost(total / speed, kept, 2e-6 * nx * ny * counts["frame"])
 
 
 def operations(case: Case, crystal: Crystal) -> dict[str, float]:
