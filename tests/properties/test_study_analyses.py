@@ -199,10 +199,10 @@ def test_gap_is_measured_and_the_strength_that_closes_it_is_between_those_tried(
     # 16.2 is published: between 11.4 at 10 % and 19.2 at 30 %
     assert by["strength_for_r_int"].dropna().tolist() == [pytest.approx(10 + 20 * (16.2 - 11.4) / 7.8)]
     text = " ".join(outcome.remarks)
-    assert "second_particle_pct near 22.3 would close the gap" in text
-    assert "mosaicity_deg 0.3" not in text  # it widens the gap
+    assert "By interpolation, second particle 22.3 % would close it" in text
+    assert "mosaicity 0.3°" not in text  # it widens the gap
     assert "R_obs: 12.00 simulated against 17.03 published" in text
-    assert "None of what was tried closes it alone" in text
+    assert "Nothing that was tried closes it alone" in text
     assert "table-1" not in outcome.tables  # nothing of it is in the tables
 
 

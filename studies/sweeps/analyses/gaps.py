@@ -94,18 +94,26 @@ def gap_sentences(gaps: pd.DataFrame) -> list[str]:
             towards = known[known[f"closes_{short}_pct"] >= LEAST_PCT]
             best = towards.sort_values(f"closes_{short}_pct", ascending=False).head(3)
             each = ", ".join(
-                f"{r['added']} {r['strength']:g} ({number(column, r[column])} {unit},"
+                f"{_told(r['added'], r['strength'])} ({number(column, r[column])} {unit},"
                 f" {r[f'closes_{short}_pct']:.0f} % of the gap)"
                 for _, r in best.iterrows()
             )
             met = known[known[f"strength_for_{short}"].notna()]
-            ends = " or ".join(f"{r['added']} near {r[f'strength_for_{short}']:.3g}" for _, r in met.iterrows())
+            ends = " or ".join(f"{_told(r['added'], r[f'strength_for_{short}'])}" for _, r in met.iterrows())
             said.append(
                 f"{case}, {method} {name}: {number(column, first[f'{short}_without'])} simulated against"
                 f" {number(column, first[f'{short}_published'])} published."
-                f" Added to the standard set, most is moved by {each or 'nothing that was tried'}."
-                + (f" Alone, {ends} would close the gap." if ends else " None of what was tried closes it alone.")
+                f" Of what was changed or added alone, the gap is closed most by {each or 'nothing that was tried'}."
+                + (f" By interpolation, {ends} would close it." if ends else " Nothing that was tried closes it alone.")
             )
     if said:
         said.append("Nothing of this is part of the shared set: the tables above are made without it.")
     return said
+
+
+def _told(what: str, strength: float) -> str:
+    """The strength of something in words, with its unit."""
+    for ending, unit in {"_deg": "°", "_pct": " %", "_nm": " nm", "_px": " px"}.items():
+        if what.endswith(ending):
+            return f"{what.removesuffix(ending).replace('_', ' ')} {strength:.3g}{unit}"
+    return f"{what.replace('_', ' ')} {strength:.3g}"
