@@ -96,6 +96,11 @@ def label(name: str) -> str:
     return LABELS.get(name, name.replace("_", " "))
 
 
+def head(name: str) -> str:
+    """A column in words, short enough for the head of a table."""
+    return _HEADS.get(name, label(name))
+
+
 def axis_label(name: str) -> str:
     """A column in words for an axis of a drawing."""
     return re.sub(r"\b(w?R)_(obs|all|int)\b", r"$\\mathit{\1}_\\mathrm{\2}$", label(name))
@@ -128,7 +133,7 @@ def page_table(table: pd.DataFrame, columns: Sequence[str] | None = None, captio
         said.append(f"the first {MOST_ROWS} of {len(table)} rows")
     rows = tuple(tuple(_cell(name, row) for name in kept) for row in table.head(MOST_ROWS).to_dict("records"))
     told = "; ".join(filter(None, [caption, *said]))
-    return Table(tuple(_HEADS.get(name, label(name)) for name in kept), rows, told[:1].upper() + told[1:])
+    return Table(tuple(head(name) for name in kept), rows, told[:1].upper() + told[1:])
 
 
 def _interval_of(column: str, part: str) -> bool:

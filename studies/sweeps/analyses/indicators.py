@@ -5,6 +5,7 @@ Settings: `error` (default av_dist_A), `indicators`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +13,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nanoed.pipeline.page.drawing import styled
+from nanoed.pipeline.page.html import Cell, Table
 from nanoed.studies.statistics import spearman
 from nanoed.studies.sweeps.analyses.common import derived, look_of, spans
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.shown import axis_label, label, number, page_table
+from nanoed.studies.sweeps.shown import axis_label, head, label, number
 
 INDICATORS = (
     "r_obs_pct",
@@ -41,12 +43,11 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
         "correlations",
         f"The {label(error)} against the indicators; a point is one refinement.",
     )
-    caption = "Spearman's rank correlation with its 95 % interval; informative: the interval leaves out zero"
     return Outcome(
         tuple(_remarks(table, error)),
         {"correlations": table, "scatter": points},
         {"scatter": drawing},
-        {"correlations": (page_table(table, caption=caption),), "scatter": ()},
+        {"correlations": (_shown(table),), "scatter": ()},
         {"correlations": f"Correlation with the {label(error)}", "scatter": "The refinements behind it"},
     )
 
@@ -76,6 +77,22 @@ def correlations(results: pd.DataFrame, error: str, indicators: list[str]) -> pd
                     row | {"n": n, "informative": "yes" if low > 0 or high < 0 else "no" if low <= 0 else ""}
                 )
     return pd.DataFrame(rows)
+
+
+def _shown(table: pd.DataFrame) -> Table:
+    """A row per structure and method, a column per indicator: rho over its interval."""
+    indicators = list(dict.fromkeys(table["indicator"]))
+    rows = []
+    for (structure, method), part in table.groupby(["structure", "method"], sort=False):
+        cells = [Cell(str(structure)), Cell(str(method)), Cell(f"{part['n'].max()}", float(part["n"].max()))]
+        for row in part.to_dict("records"):
+            rho, ends = float(row["rho"]), [number("rho", row[f"rho_{end}"]) for end in ("low", "high")]
+            mark = " *" if row["informative"] == "yes" else ""
+            known = math.isfinite(rho)
+            cells.append(Cell(number("rho", rho) + mark, rho, " to ".join(ends)) if known else Cell("–"))
+        rows.append(tuple(cells))
+    caption = "Spearman's rank correlation, below it its 95 % interval; *: the interval leaves out zero"
+    return Table(("structure", "method", "n", *map(head, indicators)), tuple(rows), caption)
 
 
 def _remarks(table: pd.DataFrame, error: str) -> list[str]:
