@@ -73,7 +73,8 @@ def claimed(folder: Path) -> Iterator[None]:
     with refusals(folder):
         if folder.exists() and not folder.is_dir():
             raise InputError("not a folder", file=folder, field="--out", allowed="a folder")
-        others = [path for path in folder.iterdir() if path.name not in OURS] if folder.is_dir() else []
+        found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        others = [name for name in found if name not in OURS and not name.startswith(".partial-")]
         if others and not (folder / MARK).exists():
             allowed = "a new or empty folder, or one of a study"
             raise InputError("the folder holds something else", file=folder, field="--out", allowed=allowed)

@@ -128,6 +128,9 @@ def test_folder_in_use_or_of_something_else_is_refused(tmp_path, notes):
     with pytest.raises(InputError, match="something else"):
         ran(study(), tmp_path / "mine", 1)
     assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".partial-study.toml").write_text("half of it")
+    assert len(ran(study((1,)), tmp_path / "killed", 1).sweep.made) == 1
 
 
 def test_local_cluster_listens_to_this_machine_alone_and_has_one_thread_each():
