@@ -82,21 +82,48 @@ def refine_positions(
     Parameters: rotation and free cell lengths and angles of UB, the ellipse where the metric shows it, with `higher`
     the parabolic and cubic terms of the distortion, and per frame centre and omega (eliminated
     by Schur's complement). Residuals: x, y, and S, which a precessed spot samples over ±|g| semi_angle.
-    The camera length stays fixed: it and the cell's scale cannot be told apart (C3.6).
+    The camera length stays fixed: it and the cell's scale cannot be told apart (C3.6). Parabolic and cubic terms are
+    refined freely first, then held to zero as far as they are not above their errors (`_believed`).
     """
     cell = constrained_cell(laue, geometry.cell)
     geometry = replace(geometry, ub=_nearest_rotation(geometry.ub, cell) @ reciprocal_basis(cell))
     scatter, free = spec.first_scatter_px, (higher, ellipse and ellipse_determined(laue))
-    for _ in range(spec.cycles):
-        residual, shared, local = _jacobian(geometry, matched, laue, free)
-        weight = _weights(geometry, matched, residual, scatter)
-        step, local_step = _solve(geometry, matched, residual, shared, local, weight, spec)
-        geometry = _stepped(geometry, laue, free, step, local_step)
-        residual = _residuals(geometry, matched)[:, :2]
-        scatter = _scatter(residual, matched)
-        if np.abs(local_step[:, :2]).max(initial=0.0) < 1e-3 and np.abs(step).max() < 1e-6:
-            break
+    held = np.zeros(4 if higher else 0)
+    for last in (False, True) if higher else (True,):
+        for _ in range(spec.cycles):
+            residual, shared, local = _jacobian(geometry, matched, laue, free)
+            weight = _weights(geometry, matched, residual, scatter)
+            step, local_step, normal = _solve(geometry, matched, residual, shared, local, weight, held, spec)
+            geometry = _stepped(geometry, laue, free, step, local_step)
+            residual = _residuals(geometry, matched)[:, :2]
+            scatter = _scatter(residual, matched)
+            if np.abs(local_step[:, :2]).max(initial=0.0) < 1e-3 and np.abs(step).max() < 1e-6:
+                break
+        if not last:
+            held = _believed(geometry, normal)
     return geometry, scatter
+
+
+def _higher(geometry: Geometry) -> Array:
+    """(4,) real and imaginary parts of the parabolic and the cubic term."""
+    lenses = geometry.distortion
+    return np.array([lenses.parabolic.real, lenses.parabolic.imag, lenses.cubic.real, lenses.cubic.imag])
+
+
+def _believed(geometry: Geometry, normal: Array) -> Array:
+    """(4,) precisions of the parabolic and the cubic term about zero that their own sizes make likeliest.
+
+    normal : (p, p), these four last, nothing held.  A term c = v ± s per part comes from a normal distribution about
+    zero whose variance |v|²/2 - s² is its likeliest: one within its error is none, a clear one is left as it is.
+    """
+    scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
+    variance = (np.diag(np.linalg.pinv(normal / np.outer(scale, scale), rcond=1e-12)) / scale**2)[-4:]
+    found = _higher(geometry)
+    precision = np.empty(4)
+    for part in (slice(0, 2), slice(2, 4)):
+        own = float(variance[part].mean())
+        precision[part] = 1 / max(float((found[part] ** 2).mean()) - own, 1e-3 * own)
+    return precision
 
 
 def _scatter(residual: Array, matched: Matched) -> float:
@@ -188,11 +215,13 @@ def _solve(
     shared: Array,
     local: Array,
     weight: Array,
+    held: Array,
     spec: PositionSpec,
-) -> tuple[Array, Array]:
-    """Gauss-Newton steps of the shared (p,) and the frame (n, 3) parameters.
+) -> tuple[Array, Array, Array]:
+    """Gauss-Newton steps of the shared (p,) and the frame (n, 3) parameters; the normal matrix (p, p) of the shared.
 
-    The first shared parameter turns all frames together, so the prior holds only differences between frames.
+    The first shared parameter turns all frames together, so the prior holds only differences between frames. held :
+    precisions about zero of the last parameters, those of `_higher`; empty where these are not refined.
     """
     n, p = len(geometry), shared.shape[2]
     mean = float(np.mean(geometry.omega))
@@ -214,9 +243,12 @@ def _solve(
         normal += (s.T * w) @ s - b.T @ inverse @ b
         right += (s.T * w) @ r - b.T @ inverse @ c
         blocks.append((inverse, b, c))
+    if len(held):
+        normal[range(-4, 0), range(-4, 0)] += held
+        right[-4:] -= held * _higher(geometry)
     scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
     step = np.linalg.lstsq(normal / np.outer(scale, scale), right / scale, rcond=1e-12)[0] / scale
-    return step, np.array([inverse @ (c - b @ step) for inverse, b, c in blocks]).reshape(n, 3)
+    return step, np.array([inverse @ (c - b @ step) for inverse, b, c in blocks]).reshape(n, 3), normal
 
 
 def _stepped(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from spot_frames import true_geometry
 
+from nanoed.pipeline.reduce import positions
 from nanoed.pipeline.reduce.distortion import Distortion
 from nanoed.pipeline.reduce.geometry import Geometry, candidates, predict, to_pixels, to_reciprocal
 from nanoed.pipeline.reduce.positions import Matched, refine_positions
@@ -45,8 +46,8 @@ def test_the_way_to_the_detector_and_back() -> None:
     assert np.abs(back[:, :2] - g[:, :2]).max() < 1e-7
 
 
-def matched_peaks(geometry: Geometry, error_px: float) -> Matched:
-    hkl, rng, parts = candidates(geometry.ub, 1.0), np.random.default_rng(6), []
+def matched_peaks(geometry: Geometry, error_px: float, seed: int = 6) -> Matched:
+    hkl, rng, parts = candidates(geometry.ub, 1.0), np.random.default_rng(seed), []
     for i in range(len(geometry)):
         seen = predict(geometry, i, hkl, tail=0.004)
         noise = error_px * rng.standard_normal(seen.pixels.shape)
@@ -70,3 +71,20 @@ def test_all_terms_are_found_beside_the_lattice(sign: int) -> None:
     left, more = refine_positions(start, peaks, "mmm", True, False, PositionSpec())
     assert left.distortion.cubic == 0
     assert more > 1.3 * scatter
+
+
+def test_terms_within_their_errors_are_held_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lenses without higher terms and inexact peaks: what is found of them is half what it is without the prior."""
+    plain = replace(true_geometry(9), distortion=Distortion(0.005 + 0j, edge=144.0))
+    start = replace(plain, distortion=Distortion(edge=144.0))
+    found: dict[str, list[float]] = {"held": [], "free": []}
+    for name, terms in found.items():
+        if name == "free":
+            monkeypatch.setattr(positions, "_believed", lambda geometry, normal: np.zeros(4))
+        for seed in range(6):
+            peaks = matched_peaks(plain, 0.3, seed)
+            lenses = refine_positions(start, peaks, "mmm", True, True, PositionSpec())[0].distortion
+            terms += [abs(lenses.parabolic), abs(lenses.cubic)]
+    held, free = (float(np.sqrt(np.mean(np.square(terms)))) for terms in found.values())
+    assert free > 1e-4
+    assert held < 0.6 * free
