@@ -22,7 +22,8 @@ INDICES = ["h", "k", "l"]
 class VirtualFrames:
     """What dynamical refinement is given.
 
-    zones : id (from 1), first, last (frames, counted from 0), semi_angle, alpha, beta, omega (degrees), scale.
+    zones : id (from 1), first, last (frames, counted from 0), semi_angle (of precession as fitted to the
+        rocking curves: the nominal one is 2-5 % off, H7), alpha, beta, omega (degrees), scale.
     reflections : h, k, l, I, sigma, zone.  merged, step : frames in a virtual frame and between their starts.
     """
 
@@ -42,7 +43,8 @@ def virtual_frames(
     curve inside the virtual frame was really measured.
     """
     if nominal.protocol != "continuous_rotation":
-        zones = _zones(oriented, [np.array([i]) for i in np.nonzero(~blank)[0]], nominal.semi_angle_deg)
+        semi_angle_deg = float(np.degrees(oriented.model.shape.semi_angle))
+        zones = _zones(oriented, [np.array([i]) for i in np.nonzero(~blank)[0]], semi_angle_deg)
         reflections = spots[[*INDICES, "I", "sigma"]].assign(zone=spots["frame"].to_numpy() + 1)
         return VirtualFrames(zones, reflections, 1, 1)
     step_deg = _step_deg(nominal)

@@ -83,12 +83,16 @@ def test_what_a_missing_frame_would_have_held_is_left_out() -> None:
 
 
 def test_precession_frames_stay_as_they_are() -> None:
+    """But for the semi-angle, which is the one that fits the rocking curves and not the nominal one."""
     oriented, log = rotation()
     log = replace(log, protocol="precession", semi_angle_deg=1.0)
+    fitted = replace(oriented.model.shape, semi_angle=np.radians(1.03))
+    oriented = SimpleNamespace(geometry=oriented.geometry, model=replace(oriented.model, shape=fitted))  # type: ignore[assignment]
     spots, blank = measured(oriented), np.arange(N) == 3
     found = virtual_frames(oriented, spots[spots["frame"] != 3], blank, log, VirtualSpec())
     assert (found.merged, len(found.zones), len(found.reflections)) == (1, N - 1, (spots["frame"] != 3).sum())
     assert set(found.reflections["zone"]) == set(found.zones["id"])
+    assert found.zones["semi_angle"].to_numpy() == pytest.approx(np.full(N - 1, 1.03))
 
 
 def test_widths_follow_the_rotation_and_the_rocking_curve() -> None:
