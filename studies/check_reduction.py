@@ -18,7 +18,7 @@ from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.sim.physics.files import write_whole
 from nanoed.sim.simulate import simulate
 from nanoed.sim.truth import Truth, read_truth
-from nanoed.studies import dials, glycine, reduction_stress
+from nanoed.studies import dials, glycine, orientation_study, reduction_speed, reduction_stress
 from nanoed.studies.case import Case, load_case
 from nanoed.studies.findings import Finding, asked_parts
 from nanoed.studies.measures import orientation_errors_deg, rms
@@ -39,24 +39,30 @@ TILT_SERIES = ("brookite-ua", "brookite-iit", "brookite-cnrs-01", "brookite-cnrs
                "brookite-cnrs-04", "ito-01", "ito-02", "anatase", "mgti2o5")  # fmt: skip
 SEEDS = range(3)
 """Added to the case's own."""
+APART = {
+    "troubles": reduction_stress.findings,
+    "orientations": orientation_study.findings,
+    "speed": reduction_speed.findings,
+}
+"""Parts with a table of their own."""
 PUBLISHED = ("r_int_pct", "redundancy", "coverage_pct", "kin_n_all", "kin_n_obs")
 
 
 def findings(
     reference: Path, out: Path, parts: Sequence[str] | None, workers: int, progress: Progress | None
 ) -> list[Finding]:
-    """The figures of the asked parts (None: all): the cases of TILT_SERIES, all seeds, "troubles", "glycine" and
-    "dials". Raises InputError for others.
+    """The figures of the asked parts (None: all): the cases of TILT_SERIES, all seeds, "troubles",
+    "orientations", "speed", "glycine" and "dials". Raises InputError for others.
 
     reference : folder of measured data, for "glycine".  out : folder for check-reduction/CASE.csv, one row per seed and
-    mode: "blind" with neither cell, symmetry nor axis, "case" with its settings; for troubles.csv; and for dials.csv,
-    both programs side by side. A reduction that fails is a row with its message.
+    mode: "blind" with neither cell, symmetry nor axis, "case" with its settings; for the tables of APART; and for
+    dials.csv, both programs side by side. A reduction that fails is a row with its message.
     """
     found: list[Finding] = []
-    for name in asked_parts(parts, (*TILT_SERIES, "troubles", "glycine", "dials")):
-        if name == "troubles":
-            told, judged = reduction_stress.findings(workers, progress)
-            _write(pd.DataFrame(told), out / "check-reduction" / "troubles.csv")
+    for name in asked_parts(parts, (*TILT_SERIES, "troubles", "orientations", "speed", "glycine", "dials")):
+        if name in APART:
+            told, judged = APART[name](workers, progress)
+            _write(pd.DataFrame(told), out / "check-reduction" / f"{name}.csv")
             found += judged
             continue
         if name == "glycine":

@@ -1,0 +1,84 @@
+"""Seconds and memory of `nanoed reduce` on a series, and on one of twice as many frames."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+from nanoed.sim.physics.errors import InputError
+from nanoed.sim.protocol import nominal_alpha_deg
+from nanoed.sim.simulate import simulate
+from nanoed.studies.case import load_case
+from nanoed.studies.findings import Finding
+
+CASE = "brookite-cnrs-01"
+STEPS_DEG = (1.0, 0.5)
+"""99 frames of 512 x 512 pixels, and 197."""
+WORKERS = 2
+CHILD = """
+import resource
+import sys
+from nanoed.studies.cli import main
+try:
+    main()
+finally:
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    print("MEASURED", spent.ru_utime + spent.ru_stime, peak, file=sys.stderr)
+"""
+Progress = Callable[[str, int, int], None]
+
+
+def findings(workers: int, progress: Progress | None) -> tuple[list[dict[str, Any]], list[Finding]]:
+    """A row for every length of the series, and what they make of the limits: 40 s, and memory that grows by less for
+    every frame than a frame's counts themselves."""
+    rows = [row_of(step, workers, progress) for step in STEPS_DEG]
+    short, long = rows
+    grown = (long["peak_MB"] - short["peak_MB"]) / (long["frames"] - short["frames"]) / short["frame_MB"]
+    found = []
+    for row, relation, limit in ((short, "<=", 40.0), (long, "", None)):
+        what = f"nanoed reduce, {row['frames']} frames, {WORKERS} workers"
+        found += [
+            Finding(CASE, f"{what}: seconds", row["seconds"], relation, limit),
+            Finding(CASE, f"{what}: seconds of processor time", row["core_seconds"]),
+            Finding(CASE, f"{what}: peak memory, MB", row["peak_MB"]),
+        ]
+    return rows, [
+        *found,
+        Finding(CASE, "growth of the peak per frame, in frames as stored", grown, "<=", 1.0),
+    ]
+
+
+def row_of(step_deg: float, workers: int, progress: Progress | None) -> dict[str, Any]:
+    """Columns of speed.csv. Kinematical intensities do: what is measured is the work on the frames."""
+    case = load_case(
+        CASE, (f"experiment.protocol.tilt_step_deg={step_deg}", 'experiment.engine="kinematical"')
+    )
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        simulate(case.experiment, case.crystal, folder / "data", folder / "truth", workers, progress)
+        began = perf_counter()
+        command = ["reduce", str(folder / "data"), "--out", str(folder / "out"), "--workers", str(WORKERS)]
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, *command], capture_output=True, text=True, check=False
+        )
+        seconds = perf_counter() - began
+    measured = [line.split() for line in done.stderr.splitlines() if line.startswith("MEASURED")]
+    if done.returncode != 0 or not measured:
+        raise InputError(f"nanoed reduce failed: {done.stderr.strip()[-300:]}", field="case", value=CASE)
+    nx, ny = case.experiment.instrument.detector_px
+    bytes_per_px = 2 if case.experiment.instrument.counter_max < 2**16 else 4
+    return {
+        "case": CASE,
+        "frames": len(nominal_alpha_deg(case.experiment.protocol)),
+        "frame_MB": nx * ny * bytes_per_px / 1e6,
+        "workers": WORKERS,
+        "seconds": seconds,
+        "core_seconds": float(measured[0][1]),
+        "peak_MB": float(measured[0][2]) / 1024,
+    }
