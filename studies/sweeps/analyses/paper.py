@@ -186,7 +186,8 @@ def side_by_side(part: pd.DataFrame, methods: Sequence[str]) -> Table:
     data = {"kinematical": "of averaged data", "dynamical": "by frames"}
     what = " and ".join(f"{method} refinement {data[method]}" for method in methods)
     n = f"{mine['seeds'].min()} to {mine['seeds'].max()}" if mine["seeds"].nunique() > 1 else f"{mine['seeds'].max()}"
-    caption = f"{what}. publ.: published; sim.: simulated, mean and standard deviation over {n} seeds"
+    of = "one seed" if mine["seeds"].max() < 2 else f"mean and standard deviation over {n} seeds"
+    caption = f"{what}. publ.: published; sim.: simulated, {of}"
     if (mine["agrees"] == "no").any():
         caption += "; †: outside the criterion, see the findings"
     return Table(("quantity", *head), tuple(rows), caption[:1].upper() + caption[1:] + ".")
