@@ -11,6 +11,7 @@ from spot_frames import true_geometry
 from nanoed.pipeline.reduce.axis import mean_axis
 from nanoed.pipeline.reduce.geometry import reciprocal_basis
 from nanoed.sim.physics.geometry import frame_matrix
+from nanoed.studies.orientation_study import errors, judged
 from nanoed.studies.reduction_measures import intensity_errors, setting
 
 UB = Rotation.random(random_state=4).as_matrix() @ reciprocal_basis((9.2, 5.5, 5.1, 90, 90, 90))
@@ -75,3 +76,22 @@ def test_what_is_wrong_shows() -> None:
     assert intensity_errors(found, truth, np.eye(3, dtype=np.int64))["slope"] < 0.9  # type: ignore[arg-type]
     found, truth = drawn(1.0, 2.0)
     assert intensity_errors(found, truth, np.eye(3, dtype=np.int64))["pull_rms_2"] > 1.7  # type: ignore[arg-type]
+
+
+def test_orientations_before_and_after_refinement() -> None:
+    """Jitter of a tilt that the refined tilts take off: errors before, none after; the wrong sign doubles them."""
+    rng = np.random.default_rng(3)
+    n, jitter = 20, 0.1 * rng.standard_normal(20)
+    stage = np.linspace(-40, 40, n)
+    columns = {"alpha_true_deg": stage + jitter, "beta_true_deg": 0.0, "omega_true_deg": 0.0}
+    truth = SimpleNamespace(frames=pd.DataFrame(columns))
+    given = pd.DataFrame(
+        {"first": np.arange(n), "last": np.arange(n), "alpha": stage, "beta": 0.0, "omega": 0.0}
+    )
+    found = errors(given.assign(tilt_x_deg=jitter, tilt_y_deg=0.0), truth)  # type: ignore[arg-type]
+    assert found["reduced_deg"] == pytest.approx(np.std(jitter), rel=1e-3)
+    assert found["refined_deg"] < 1e-6
+    wrong = errors(given.assign(tilt_x_deg=-jitter, tilt_y_deg=0.0), truth)  # type: ignore[arg-type]
+    assert wrong["refined_deg"] == pytest.approx(2 * np.std(jitter), rel=1e-3)
+    row = {"case": "anatase", "settings": "flanks", "status": "ok"} | wrong
+    assert [f.met for f in judged(row)] == [True, False, None, None]
