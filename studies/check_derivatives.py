@@ -47,7 +47,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
         "absorption": 0.05,
         "refine_absorption": True,
         "twin": {"law": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)), "fraction": 0.3},
-        "thickness": {"model": "wedge", "nodes": 3, "frame_spread": 0.2},
+        "thickness": {"model": "wedge", "nodes": 3, "angle_terms": 1, "frame_spread": 0.2},
     },
     "mgti2o5": {
         "protocol": "still",
@@ -70,12 +70,13 @@ def one_frame(name: str) -> tuple[Problem, State]:
     orientation = frame_matrix(0.2, 0.3, 0.5)
     hkl = reflections_within(crystal, 0.9)
     near = np.abs(excitation_errors(hkl @ (orientation @ ub).T, wavelength_A(KV))) < 0.01
-    own = spec.thickness.frame_spread is not None
+    terms = spec.thickness.angle_terms
+    own = 0 if spec.thickness.frame_spread is None else 1 + terms
     empty = np.ones(int(near.sum()))
     frame = Frame(1, orientation, 0.02, 0.4, hkl[near], empty, empty, empty, 0, 0.3, own)
     limits = (1.0, 0.015, spec.n_azimuth, 0.0, spec.mosaic_tilts)
     engine = Engine(ub, spec.thickness, spec.protocol, *limits)
-    sizes = np.array([np.log(150.0), *([0.1] if own or spec.thickness.angle_terms else [])])
+    sizes = np.array([np.log(150.0), *[0.1] * (terms + bool(own))])
     state = State(parameters.start, sizes, np.array([[0.02, -0.03]]))
     return Problem([frame], parameters, engine, spec, KV, state, 1, lambda done, total: None), state
 

@@ -121,6 +121,7 @@ def _quartz(reference: Path, workers: int, progress: Progress | None) -> Iterato
     yield Finding("quartz", "mean wR2 of zones, %", 100 * float(wr2.mean()), "<=", 3.98, source)
     yield Finding("quartz", "reflections", float(right.statistics["n_all"]))
     yield Finding("quartz", "observed reflections", float(right.statistics["n_obs"]))
+    yield Finding("quartz", "R_obs of held-out frames, %", right.statistics["r_heldout_pct"])
     yield Finding("quartz", "seconds", seconds, "<=", 30.0, "two free cores; diffBloch 0.2: 27.9 min")
     yield Finding("quartz", "seconds of processor time", busy)
 

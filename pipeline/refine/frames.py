@@ -35,7 +35,7 @@ class Frame:
     zone : id in the data.  orientation : (3, 3) of the reduction, sample to lab.  semi_angle : rad.
     azimuth : of the tilt axis, rad.  hkl : (n, 3), observed, weight : (n,) of the reflections that are refined.
     sigma : (n,).  number : its row in the data.  place : in the range of stage angles, -1 to 1.
-    own_size : whether its thickness is its own.
+    own_from : where the frames' own sizes begin among those of a state; 0: there are none.
     """
 
     zone: int
@@ -48,7 +48,7 @@ class Frame:
     weight: Array
     number: int = 0
     place: float = 0.0
-    own_size: bool = False
+    own_from: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,7 +209,7 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
         hkl = kept[["h", "k", "l"]].to_numpy(np.int64)
         w = weights(observed, sigma, spec.instability, spec.emphasis)
         place = float((2 * degrees[1] - low - high) / max(high - low, 1e-9))
-        own = spec.thickness.frame_spread is not None
+        own = 0 if spec.thickness.frame_spread is None else 1 + spec.thickness.angle_terms
         out.append(
             Frame(zone, orientation, semi_angle, angles[2], hkl, observed, sigma, w, number, place, own)
         )

@@ -70,7 +70,7 @@ def _fitted(
     these are others, the weights of the least squares.
     """
     spec, n_frames = problem.spec, int(problem.working.sum())
-    n_sizes = len(state.sizes) if spec.thickness.frame_spread is None else 1 + n_frames
+    n_sizes = 1 + spec.thickness.angle_terms + (n_frames if spec.thickness.frame_spread is not None else 0)
     n_sizes *= spec.thickness.refine
     n_parameters = len(state.values) + n_sizes + n_frames
     n_tilts = 2 * n_frames if spec.optimise_orientations else 0

@@ -28,8 +28,8 @@ class State:
     """values : (p,) of the structure.  tilts : (frames, 2) rad.
 
     sizes : (k,) coefficients of the Legendre polynomials in the stage angle that make the log of the body's
-    diameter in Å; one of them: the same body in all frames. Of frames with sizes of their own: the log that they
-    have in common, and how far each (by its row in the data) is off.
+    diameter in Å; one of them: the same body in all frames. Of frames with sizes of their own behind them how far
+    each (by its row in the data) is off.
     """
 
     values: Floats
@@ -42,13 +42,12 @@ class State:
 
 
 def basis(frame: Frame, n: int) -> Array:
-    """What the n sizes of a state contribute to the log of the frame's: Legendre polynomials, or its own; (n,)."""
-    if not frame.own_size:
-        return legvander(np.array([frame.place]), n - 1)[0]
+    """What the n sizes of a state contribute to the log of the frame's: Legendre polynomials, and its own; (n,)."""
+    common = min(n, frame.own_from or n)
     out = np.zeros(n)
-    out[0] = 1.0
-    if n > 1:
-        out[1 + frame.number] = 1.0
+    out[:common] = legvander(np.array([frame.place]), common - 1)[0]
+    if n > common:
+        out[common + frame.number] = 1.0
     return out
 
 
@@ -96,13 +95,14 @@ class Problem:
         A size that is not refined, on which nothing depends, gets what keeps it in place.
         """
         residual, slope = self.parameters.restrained(state.values)
-        own = len(state.sizes) - 1 if self.spec.thickness.frame_spread is not None else 0
+        common = 1 + self.spec.thickness.angle_terms
+        own = len(state.sizes) - common if self.spec.thickness.frame_spread is not None else 0
         jacobian = np.zeros((len(residual) + own, len(state.values) + len(state.sizes)))
         jacobian[: len(residual), : len(state.values)] = slope
         if own:
             spread = float(self.spec.thickness.frame_spread or 1.0)
             jacobian[len(residual) :, -own:] = np.eye(own) / spread
-            residual = np.concatenate([residual, -state.sizes[1:] / spread])
+            residual = np.concatenate([residual, -state.sizes[-own:] / spread])
         normal = jacobian.T @ jacobian
         if not self.spec.thickness.refine:
             normal[-1, -1] = 1.0

@@ -33,7 +33,7 @@ class ThicknessSpec(Part):
     angle_terms: Annotated[int, Field(ge=0, le=6)] = 0
     """Legendre polynomials of the stage angle in the log of the size, beyond a constant; 0: a rigid body."""
     frame_spread: PositiveFloat | None = None
-    """Every frame has a size of its own, whose log is this (prior spread) about the common one; None: one size."""
+    """Every frame has a size of its own, whose log is this (prior spread) about the common one; None: it has not."""
 
     @model_validator(mode="after")
     def _possible(self) -> ThicknessSpec:
@@ -41,8 +41,6 @@ class ThicknessSpec(Part):
             raise ValueError("axis_uvw must not be 0 0 0")
         if self.scan_A[0] >= self.scan_A[1]:
             raise ValueError("scan_A must rise")
-        if self.frame_spread is not None and self.angle_terms:
-            raise ValueError("frame_spread and angle_terms exclude each other")
         if not self.refine and (self.start_A is None or self.angle_terms or self.frame_spread is not None):
             raise ValueError("a thickness that is not refined needs start_A, and neither frame_spread nor angle_terms")
         return self

@@ -118,7 +118,6 @@ def refined(folder: Path, out: Path, *more: str) -> int:
         ('restraints.bonds=[{atoms=["Ti1","Xx"],length_A=2.0}]', "restraints.bonds"),
         ("refine_mosaicity=true", "mosaicity_deg"),
         ("twin.law=[[2,0,0],[0,1,0],[0,0,1]]", "determinant"),
-        ("thickness={frame_spread=0.1,angle_terms=1}", "exclude"),
         ("thickness.scan_A=[800,50]", "scan_A must rise"),
         ("thickness.refine=false", "start_A"),
         ("thickness.axis_uvw=[0,0,0]", "axis_uvw"),
