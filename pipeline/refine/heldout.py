@@ -20,8 +20,8 @@ def heldout_r_obs_pct(
     """R of observed reflections over all frames, each predicted by the structure that the other folds give; percent.
 
     Frame i belongs to fold i modulo `folds`. The structure without a fold is one Gauss-Newton step away from the one
-    of all frames, by the Jacobians (`slopes`) at hand; a frame keeps a scale and tilts of its own. NaN where there
-    are too few frames.
+    of all frames, by the Jacobians (`slopes`) at hand; a frame keeps a scale, tilts and, where it has one, a size of
+    its own. NaN where there are too few frames.
     """
     blocks = blocks_of(problem.frames, calculated, slopes, state.tilts, problem.prior)
     restrained = problem.outside(state)
@@ -30,8 +30,11 @@ def heldout_r_obs_pct(
         return float("nan")
     p, parts = len(state.values), []
     for k in np.unique(fold):
+        right = restrained.right.copy()
+        held = [f for f, n in zip(problem.frames, fold, strict=True) if f.own_from and n == k]
+        right[[p + f.own_from + f.number for f in held]] = 0.0
         step, local, _ = solve(
-            blocks, fold != k, problem.spec.optimise_orientations, 0.0, (restrained.normal, restrained.right)
+            blocks, fold != k, problem.spec.optimise_orientations, 0.0, (restrained.normal, right)
         )
         values = state.values + problem.parameters.limited(step[:p])
         without = State(values, state.sizes + step[p:], state.tilts + limited(local))
