@@ -31,6 +31,9 @@ from nanoed.sim.physics.electron import voltage_kv
 from nanoed.sim.physics.errors import InputError
 
 Array = NDArray[np.float64]
+WEAK, PATIENCE = 0.01, 10
+"""Strength of the potential below which closed forms come within 0.2 % of the engine (PHYSICS B), and how many times as
+many of their cheap cycles are allowed: kinematical intensities leave much of strong data unexplained, which is slow."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -73,7 +76,10 @@ def _engine(data: PetsData, spec: RefineSpec, start: bool) -> Engine:
     s_max = spec.s_g_max * (spec.start_s_ratio if start else 1.0)
     g_max = spec.d_star_max + (0.0 if start else spec.g_margin)
     across = 1 if start else spec.mosaic_tilts
-    return Engine(data.ub, spec.thickness, spec.protocol, g_max, s_max, spec.n_azimuth, spec.s_g_taper, across)
+    alone = start and spec.potential_scale <= WEAK
+    return Engine(
+        data.ub, spec.thickness, spec.protocol, g_max, s_max, spec.n_azimuth, spec.s_g_taper, across, alone
+    )
 
 
 def _reporter(progress: Progress | None, stage: str) -> Callable[[int, int], None]:
@@ -191,13 +197,25 @@ def _reweighted(problem: Problem, state: State) -> Problem:
 def _finish(problem: Problem, state: State, data: PetsData, progress: Progress | None) -> Refinement:
     """The last stage, again with the beams of the orientations that it found, and its results.
 
-    Where tilts are searched on a grid, that is done again with the structure that the cycles before gave.
+    Where tilts are searched on a grid, that is done again with the structure that the cycles before gave. A weak
+    potential comes to its solution in closed form first.
     """
-    spec = problem.spec
     problem = replace(problem, report=_reporter(progress, "dynamical refinement"))
+    if problem.spec.potential_scale > WEAK:
+        return refinement_of(*_cycled(problem, state), data)
+    patient = problem.spec.model_copy(update={"max_cycles": PATIENCE * problem.spec.max_cycles})
+    alone, near = _cycled(replace(problem, spec=patient, engine=replace(problem.engine, alone=True)), state)
+    problem = replace(problem, frames=alone.frames, at=near.state)
+    fit = gauss_newton(problem, near.state, problem.spec.settled, problem.spec.optimise_orientations)
+    fit = replace(fit, history=pd.concat([near.history, fit.history], ignore_index=True))
+    return refinement_of(*_reselected(problem, fit), data)
+
+
+def _cycled(problem: Problem, state: State) -> tuple[Problem, Fit]:
+    """The settled fit, with the beams of the orientations that it found."""
+    spec = problem.spec
     problem = _reweighted(problem, state)
     first = gauss_newton(problem, state, spec.settled, spec.optimise_orientations)
     if spec.optimise_orientations and searches_widely(problem):
         problem, first = _searched_again(problem, first)
-    problem, fit = _reselected(problem, first)
-    return refinement_of(problem, fit, data)
+    return _reselected(problem, first)

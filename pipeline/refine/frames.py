@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from nanoed.pipeline.spec import RefineSpec, ThicknessSpec
 from nanoed.sim.physics import bloch, sampling
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix, rot_x, rot_y
+from nanoed.sim.physics.kinematical import kinematical_curves, kinematical_jacobian
 from nanoed.sim.physics.thickness import chord_distribution
 
 Array = NDArray[np.float64]
@@ -65,7 +67,8 @@ class Body:
 class Engine:
     """How frames are computed: UB, thickness model, limits. size : diameter of the body, Å.
 
-    across : orientations of a mosaic across a rotation's axis.
+    across : orientations of a mosaic across a rotation's axis.  alone : every beam by itself, in closed form, which
+    a weak potential makes true.
     """
 
     ub: Array
@@ -76,6 +79,7 @@ class Engine:
     n_azimuth: int | None
     taper: float = 0.0
     across: int = 1
+    alone: bool = False
 
     def twinned(self, law: Array) -> Engine:
         """The engine of a domain whose indices are law @ h; the body stays where it is."""
@@ -95,13 +99,9 @@ class Engine:
         axis = direct / np.linalg.norm(direct)
         if model == "lamella":
             return np.array([1 / max(abs(float(orientation[2] @ axis)), SMALLEST_COSINE)]), np.ones(1)
-        body = Body(
-            {"sphere": "sphere", "ellipsoid": "ellipsoid"}.get(model, "cylinder"),
-            axis,
-            {"rod": LONG, "sphere": 1.0}.get(model, self.thickness.aspect),
-        )
-        nodes, w, _ = chord_distribution(body, orientation[2], self.thickness.nodes)
-        return nodes, w
+        shape = {"sphere": "sphere", "ellipsoid": "ellipsoid"}.get(model, "cylinder")
+        length = {"rod": LONG, "sphere": 1.0}.get(model, self.thickness.aspect)
+        return _chords(shape, tuple(axis), length, tuple(orientation[2]), self.thickness.nodes)
 
     def mean_chord(self, orientation: Array) -> float:
         """Area-weighted mean of the relative chords."""
@@ -153,7 +153,8 @@ class Engine:
         at = tilted(frame.orientation, at_tilt)
         nodes, w = self.chords(at)
         rotations, shares, slope = self.sampled(frame, at_size * float(nodes.max()), spread)
-        return bloch.frame_jacobian(
+        jacobian = kinematical_jacobian if self.alone else bloch.frame_jacobian
+        return jacobian(
             potential, orientation @ self.ub, at @ self.ub, rotations, slope if by_spread else shares,
             size * nodes, w, frame.hkl, self.s_max, derivatives, self.taper, tilt_axes(tilt),
         )  # fmt: skip
@@ -168,11 +169,19 @@ class Engine:
         extra = int(np.ceil(reach / step))
         longer = sampling.rotation_sweep(frame.azimuth, frame.semi_angle + extra * step, n + 2 * extra)
         ub = tilted(frame.orientation, tilt) @ self.ub
-        curves = bloch.rocking_curves(
-            potential, ub, longer, size * nodes, w, frame.hkl, self.s_max, self.taper
-        )
+        each = kinematical_curves if self.alone else bloch.rocking_curves
+        curves = each(potential, ub, longer, size * nodes, w, frame.hkl, self.s_max, self.taper)
         sums = np.vstack([np.zeros((1, len(frame.hkl))), np.cumsum(curves, axis=0)])
         return step * np.arange(-extra, extra + 1, dtype=float), (sums[n:] - sums[:-n]) / n
+
+
+@lru_cache(4096)
+def _chords(
+    shape: str, axis: tuple[float, ...], length: float, beam: tuple[float, ...], nodes: int
+) -> tuple[Array, Array]:
+    """Relative chords and weights of a body; the frames' directions come back in every cycle."""
+    found, share, _ = chord_distribution(Body(shape, np.array(axis), length), np.array(beam), nodes)
+    return found, share
 
 
 def tilted(orientation: Array, tilt: Array) -> Array:

@@ -53,6 +53,11 @@ class PotentialTable:
     voltage_kv: float
     g_max: float
 
+    @property
+    def stride(self) -> IntArray:
+        """What makes a place in the box of indices, (3,)."""
+        return _stride(self.hkl)
+
 
 def potential_table(
     crystal: Crystal,
@@ -74,7 +79,7 @@ def potential_table(
     beams = np.vstack([np.zeros((1, 3), np.int64), reflections_within(crystal, g_max)])
     beams = beams[of_the_lattice(crystal, beams)]
     reach = 2 * np.abs(beams).max(0)
-    stride = np.array([(2 * reach[1] + 1) * (2 * reach[2] + 1), 2 * reach[2] + 1, 1])
+    stride = _stride(beams)
     centre = int(reach @ stride)
     q = np.vstack([np.zeros((1, 3), np.int64), reflections_within(crystal, 2 * g_max)])
     flat_q = q @ stride
@@ -103,6 +108,12 @@ def potential_table(
     elif real:
         box = _real(box)
     return PotentialTable(beams, beams @ stride, centre, box, voltage_kv, g_max)
+
+
+def _stride(beams: IntArray) -> IntArray:
+    """Steps (3,) in a box that holds all differences of the beams."""
+    reach = 2 * np.abs(beams).max(0)
+    return np.array([(2 * reach[1] + 1) * (2 * reach[2] + 1), 2 * reach[2] + 1, 1])
 
 
 def _real(box: NDArray[Any]) -> Array:
@@ -233,7 +244,7 @@ def _cast(
     wavelength = wavelength_A(potential.voltage_kv)
     near = near_sphere(potential.hkl, ub_select, wavelength, s_max, float(widest), g_max)
     kept, flat = potential.hkl[near], potential.flat[near]
-    scored = np.isin(flat, hkl @ _stride(potential))
+    scored = np.isin(flat, hkl @ potential.stride)
     return _Cast(kept, flat, kept @ ub.T, kept @ ub_select.T, scored)
 
 
@@ -264,11 +275,6 @@ def _curves(
         out,
     )
     return out
-
-
-def _stride(potential: PotentialTable) -> IntArray:
-    reach = 2 * np.abs(potential.hkl).max(0)
-    return np.array([(2 * reach[1] + 1) * (2 * reach[2] + 1), 2 * reach[2] + 1, 1])
 
 
 def _picked(cast: _Cast, hkl: IntArray, values: Array) -> Array:

@@ -30,6 +30,18 @@ def rot_z(angle: float) -> Array:
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
+def rot_in_plane(azimuth: Array | float, angle: Array | float) -> Array:
+    """Active right-handed rotations about axes in the plane of the detector, R_z(azimuth) R_x(angle) R_z(-azimuth).
+
+    azimuth, angle : rad, broadcast against each other, (n,) or one for all.  Returns (n, 3, 3).
+    """
+    azimuth, angle = np.broadcast_arrays(np.atleast_1d(azimuth), np.atleast_1d(angle))
+    x, y, c, s = np.cos(azimuth), np.sin(azimuth), np.cos(angle), np.sin(angle)
+    xy = x * y * (1 - c)
+    columns = [c + x * x * (1 - c), xy, y * s, xy, c + y * y * (1 - c), -x * s, -y * s, x * s, c]
+    return np.stack(columns, axis=1).reshape(-1, 3, 3)
+
+
 def frame_matrix(alpha: float, beta: float, omega: float) -> Array:
     """Rotation of a frame, R_z(omega) R_x(alpha) R_y(beta), (3, 3); angles in rad, omega with the axis azimuth."""
     return rot_z(omega) @ rot_x(alpha) @ rot_y(beta)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ive, ndtr
 
-from nanoed.sim.physics.geometry import rot_x, rot_y, rot_z
+from nanoed.sim.physics.geometry import rot_in_plane, rot_y, rot_z
 from nanoed.sim.physics.thickness import gauss_nodes
 
 Array = NDArray[np.float64]
@@ -31,15 +31,12 @@ def precession_steps(g_max: float, semi_angle: float, t_max: float) -> int:
 
 def precession_rotations(semi_angle: float, n: int) -> Array:
     """Rotations that left-multiply a frame's orientation, (n, 3, 3): R_z(ψ) R_x(φ) R_z(-ψ), ψ = 2πk/n."""
-    azimuth = 2 * np.pi * np.arange(n) / n
-    return np.array([rot_z(a) @ rot_x(semi_angle) @ rot_z(-a) for a in azimuth])
+    return rot_in_plane(2 * np.pi * np.arange(n) / n, semi_angle)
 
 
 def rotation_sweep(axis_azimuth: float, half_width: float, n: int) -> Array:
     """Rotations about the tilt axis at midpoints of n equal parts of ±half_width (rad); (n, 3, 3)."""
-    turn = rot_z(axis_azimuth)
-    angles = ((np.arange(n) + 0.5) / n * 2 - 1) * half_width
-    return np.array([turn @ rot_x(a) @ turn.T for a in angles])
+    return rot_in_plane(axis_azimuth, ((np.arange(n) + 0.5) / n * 2 - 1) * half_width)
 
 
 def spread_sweep(

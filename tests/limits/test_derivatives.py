@@ -8,9 +8,10 @@ import pytest
 from goldens import shipped
 
 from nanoed.pipeline.refine.parameters import AdpModel, free_parameters
-from nanoed.sim.physics.bloch import frame_jacobian, potential_table
+from nanoed.sim.physics.bloch import frame_jacobian, potential_table, rocking_curves
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix, rot_x, rot_y
+from nanoed.sim.physics.kinematical import kinematical_curves, kinematical_jacobian
 from nanoed.sim.physics.sampling import precession_rotations
 from nanoed.sim.physics.scattering import structure_factor_derivatives, structure_factors
 
@@ -18,6 +19,7 @@ KV, G_MAX, S_MAX = 200.0, 1.2, 0.015
 THICKNESS, WEIGHTS = np.array([60.0, 180.0, 290.0]), np.array([0.2, 0.5, 0.3])
 ROTATIONS, SHARES = precession_rotations(0.02, 3), np.array([0.5, 0.2, 0.3])
 STEP = 1e-4
+Jacobian = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 def central(function: Callable[[float], np.ndarray], step: float = STEP) -> np.ndarray:
@@ -74,10 +76,20 @@ def test_structure_factors_of_anisotropic_sites(name: str) -> None:
         assert np.abs(slope[:, column]).max() > 0
 
 
-@pytest.mark.parametrize(("absorption", "thick"), [(0.0, 1.0), (0.1, 1.0), (0.0, 8.0)])
+@pytest.mark.parametrize(
+    ("engine", "absorption", "thick"),
+    [
+        (frame_jacobian, 0.0, 1.0),
+        (frame_jacobian, 0.1, 1.0),
+        (frame_jacobian, 0.0, 8.0),
+        (kinematical_jacobian, 0.0, 1.0),
+    ],
+)
 @pytest.mark.parametrize(("name", "adp_model"), [("brookite", "anisotropic"), ("quartz", "isotropic")])
-def test_intensities_of_a_frame(name: str, adp_model: AdpModel, absorption: float, thick: float) -> None:
-    """By the Chebyshev recursion where thin or absorbing, by eigenvectors where thick."""
+def test_intensities_of_a_frame(
+    name: str, adp_model: AdpModel, engine: Jacobian, absorption: float, thick: float
+) -> None:
+    """By the Chebyshev recursion where thin or absorbing, by eigenvectors where thick; in closed form."""
     crystal = free_parameters(shipped(name), adp_model).crystal
     parameters = [
         (0, 0),
@@ -100,10 +112,10 @@ def test_intensities_of_a_frame(name: str, adp_model: AdpModel, absorption: floa
         table = potential_table(made, KV, G_MAX, "peng", absorption=absorption)
         turned = rot_x(tilt[0]) @ rot_y(tilt[1]) @ ub
         sampling = (ROTATIONS, SHARES, scale * thick * THICKNESS, WEIGHTS)
-        return frame_jacobian(table, turned, ub, *sampling, hkl, S_MAX, derivatives=False)[0]
+        return engine(table, turned, ub, *sampling, hkl, S_MAX, derivatives=False)[0]
 
     sampling = (ROTATIONS, SHARES, thick * THICKNESS, WEIGHTS)
-    found, slope = frame_jacobian(potential, ub, ub, *sampling, hkl, S_MAX)
+    found, slope = engine(potential, ub, ub, *sampling, hkl, S_MAX)
     assert found == pytest.approx(intensities(), rel=1e-10, abs=1e-15)
     expected = [central(lambda x, p=p: intensities(x, p)) for p in range(len(parameters))]
     small = 1e-5 / thick
@@ -161,3 +173,24 @@ def test_a_hundredth_of_the_potential_is_kinematical() -> None:
     seen = weak > 1e-3 * weak.max()
     assert weaker[seen] == pytest.approx(weak[seen], rel=5e-3)
     assert np.abs(full[seen] / weak[seen] - 1).max() > 0.1
+
+
+def test_the_closed_form_is_the_engine_of_a_weak_potential() -> None:
+    """Values, slopes and rocking curves, beams that fade included; not those of the full potential (PHYSICS B)."""
+    crystal = shipped("brookite")
+    jacobian = jacobian_of(crystal, [(0, 4), (1, 0), (1, 3)])
+    ub, away = (frame_matrix(a, 0.3, 0.5) @ crystal.reciprocal_basis for a in (0.2, 0.2005))
+    at, misfit = (ROTATIONS, SHARES, THICKNESS, WEIGHTS), {}
+    for strength in (1e-3, 1.0):
+        table = potential_table(crystal, KV, G_MAX, "peng", jacobian, strength=strength)
+        hkl = table.hkl[1:]
+        several = [
+            e(table, away, ub, *at, hkl, S_MAX, True, 0.5) for e in (frame_jacobian, kinematical_jacobian)
+        ]
+        curves = [
+            c(table, ub, ROTATIONS, *at[2:], hkl, S_MAX, 0.5) for c in (rocking_curves, kinematical_curves)
+        ]
+        pairs = [*zip(*several, strict=True), curves]
+        misfit[strength] = [np.abs(a - b).max() / np.abs(a).max() for a, b in pairs]
+    assert max(misfit[1e-3]) < 1e-3
+    assert min(misfit[1.0]) > 0.1
