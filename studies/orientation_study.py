@@ -79,12 +79,12 @@ def errors(refined: pd.DataFrame, truth: Truth) -> dict[str, Any]:
 
 def judged(row: dict[str, Any]) -> Iterator[Finding]:
     """At most 0.07° from the reduction, by rotation 0.15°; 0.03° after refinement of strong data with FLANKS."""
-    name, settings = row["case"], row["settings"]
+    name, settings = f"orientations, {row['case']}", row["settings"]
     yield Finding(name, f"{settings}: refined", int(row["status"] == "ok"), "==", 1)
     if "refined_deg" not in row:
         return
     if settings == "case":
-        limit = 0.15 if name == "brookite-ua" else 0.07
+        limit = 0.15 if row["case"] == "brookite-ua" else 0.07
         yield Finding(name, "from the reduction: orientations, rms, degrees", row["reduced_deg"], "<=", limit)
         yield Finding(name, "case: refined orientations, rms, degrees", row["refined_deg"])
     else:
