@@ -37,8 +37,10 @@ from nanoed.studies.run import given
 Progress = Callable[[str, int, int], None]
 TILT_SERIES = ("brookite-ua", "brookite-iit", "brookite-cnrs-01", "brookite-cnrs-02", "brookite-cnrs-03",
                "brookite-cnrs-04", "ito-01", "ito-02", "anatase", "mgti2o5")  # fmt: skip
-SEEDS = range(3)
-"""Added to the case's own."""
+SEEDS, MOST_SEEDS = 3, 9
+"""Of a case, its own first; more, up to the most, where a bin of pulls is too thin to be judged."""
+FEW_SPOTS, ENOUGH_SPOTS = 20, 100
+"""Spots of all seeds in a bin of pulls: no more tell nothing; as many know the mean to 0.1."""
 APART = {
     "troubles": reduction_stress.findings,
     "orientations": orientation_study.findings,
@@ -73,14 +75,23 @@ def findings(
             _write(table, out / "check-reduction" / "dials.csv")
             found += dials.findings_of(table)
             continue
-        rows: list[dict[str, Any]] = []
-        for seed in SEEDS:
-            case = load_case(name, (f"seed={load_case(name).seed + seed}",))
-            rows += rows_of(case, workers, progress)
-        table = pd.DataFrame(rows)
+        table = _over_seeds(name, workers, progress)
         _write(table, out / "check-reduction" / f"{name}.csv")
         found += _worst(name, table)
     return found
+
+
+def _over_seeds(name: str, workers: int, progress: Progress | None) -> pd.DataFrame:
+    """Rows of SEEDS seeds, and of more while a bin of pulls has spots, yet too few: a choice blind to the pulls."""
+    rows: list[dict[str, Any]] = []
+    for seed in range(MOST_SEEDS):
+        case = load_case(name, (f"seed={load_case(name).seed + seed}",))
+        rows += rows_of(case, workers, progress)
+        table = pd.DataFrame(rows)
+        spots = table[table["mode"] == "blind"].filter(regex=r"^pull_n_\d+$").sum()
+        if seed + 1 >= SEEDS and not spots.between(FEW_SPOTS, ENOUGH_SPOTS, inclusive="neither").any():
+            break
+    return table
 
 
 def _worst(name: str, table: pd.DataFrame) -> Iterator[Finding]:
@@ -143,13 +154,13 @@ def _beside_published(name: str, rows: pd.DataFrame) -> Iterator[Finding]:
 
 def _pulls(name: str, mode: str, rows: pd.DataFrame) -> Iterator[Finding]:
     """Mean and rms of the pulls in every bin of true intensity over expected sigma, all seeds together, beside the
-    standard error of the mean by the number of spots; bins of twenty and fewer tell nothing."""
+    standard error of the mean by the number of spots; bins of FEW_SPOTS and fewer tell nothing."""
     edges = [*(f"{e:g}" for e in BINS[1:-1])]
     words = [f"below {edges[0]}", *(f"{a}-{b}" for a, b in pairwise(edges)), f"above {edges[-1]}"]
     for b, word in enumerate(words):
         part = rows[rows[f"pull_mean_{b}"].notna()]
         n = part[f"pull_n_{b}"]
-        if n.sum() <= 20:
+        if n.sum() <= FEW_SPOTS:
             continue
         mean = float((n * part[f"pull_mean_{b}"]).sum() / n.sum())
         root = float(np.sqrt((n * part[f"pull_rms_{b}"] ** 2).sum() / n.sum()))

@@ -11,6 +11,7 @@ from spot_frames import true_geometry
 from nanoed.pipeline.reduce.axis import mean_axis
 from nanoed.pipeline.reduce.geometry import reciprocal_basis
 from nanoed.sim.physics.geometry import frame_matrix
+from nanoed.studies import check_reduction
 from nanoed.studies.orientation_study import errors, judged
 from nanoed.studies.reduction_measures import intensity_errors, setting
 
@@ -95,3 +96,11 @@ def test_orientations_before_and_after_refinement() -> None:
     assert wrong["refined_deg"] == pytest.approx(2 * np.std(jitter), rel=1e-3)
     row = {"case": "anatase", "settings": "flanks", "status": "ok"} | wrong
     assert [f.met for f in judged(row)] == [True, False, None, None]
+
+
+@pytest.mark.parametrize(("spots", "seeds"), [(50, 3), (20, 5), (7, 9), (1, 3)])
+def test_seeds_are_added_where_a_bin_of_pulls_is_thin(monkeypatch, spots: int, seeds: int) -> None:
+    """By the number of spots alone: a bin of next to none counts as empty, and nine seeds are the most."""
+    row = {"mode": "blind", "pull_n_0": 1000, "pull_n_1": spots, "pull_mean_0": 9.0}
+    monkeypatch.setattr(check_reduction, "rows_of", lambda case, workers, progress: [row])
+    assert len(check_reduction._over_seeds("anatase", 1, None)) == seeds
