@@ -78,8 +78,14 @@ def show(
     Example: nanoed show brookite-cnrs-01 --set seed=7
     """
     from nanoed.sim.physics.errors import InputError
-    from nanoed.studies.sweeps.grid import is_study, study_file
+    from nanoed.studies.case import shipped_cases
+    from nanoed.studies.settings import nearest
+    from nanoed.studies.sweeps.grid import is_study, shipped_studies, study_file
 
+    known = [*shipped_cases(), *shipped_studies()]
+    if not name.endswith(".toml") and name not in known:
+        allowed = f"a path that ends in .toml, or {nearest(name, known)}"
+        raise InputError("unknown case or study", field="CASE|STUDY", value=name, allowed=allowed)
     if not is_study(name):
         print(chosen_case(name, overrides).toml(), end="")
         return

@@ -14,6 +14,8 @@ from nanoed.studies.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nanoed.studies.sweeps.grid import Extent, Study
     from nanoed.studies.sweeps.study import Finished
 
@@ -67,12 +69,19 @@ def study(
 
     Example: nanoed study size-limit --quick --out size
     """
+    of_grids = {"--quick": quick, "--full": full, "--estimate": estimate, "--runs": runs, "--scheduler": scheduler}
     if name in tuple(CheckName):
+        _refuse(of_grids, "for a grid of cases alone", "--part, --reference")
         _check(CheckName(name), out or Path("reports"), reference, part, cores(workers), as_json)
         return
     from nanoed.sim.physics.errors import InputError
-    from nanoed.studies.sweeps.grid import load_study
+    from nanoed.studies.settings import nearest
+    from nanoed.studies.sweeps.grid import load_study, shipped_studies
 
+    if not name.endswith(".toml") and name not in shipped_studies():
+        allowed = f"a path that ends in .toml, or {nearest(name, [*shipped_studies(), *CheckName])}"
+        raise InputError("unknown study", field="STUDY", value=name, allowed=allowed)
+    _refuse({"--part": part}, "for check-… alone", "--quick, --full, and blocks in a copy of the grid")
     if quick and full:
         raise InputError("one of them alone", field="--quick, --full", allowed="--quick or --full")
     extent: Extent = "quick" if quick else "full" if full else "default"
@@ -82,6 +91,15 @@ def study(
         _estimate(chosen, extent, there, cores(workers), as_json)
     else:
         _sweep(chosen, extent, out or Path(chosen.name), runs, cores(workers), scheduler, as_json)
+
+
+def _refuse(options: "Mapping[str, object]", why: str, allowed: str) -> None:
+    """Raise InputError for the first option that was given."""
+    from nanoed.sim.physics.errors import InputError
+
+    for option, value in options.items():
+        if value:
+            raise InputError(why, field=option, allowed=allowed)
 
 
 def _estimate(study: "Study", extent: "Extent", runs: Path, workers: int, as_json: bool) -> None:

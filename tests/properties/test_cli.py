@@ -134,6 +134,21 @@ def test_a_wrong_setting_is_told_as_the_option_it_came_by(capsys, tmp_path, give
     assert line.startswith(f"nanoed: {told}, field 'cell': not a cell")
 
 
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("study", "size-limit", "--part", "film"), "field '--part': for check-… alone"),
+        (("study", "check-reduction", "--quick"), "field '--quick': for a grid of cases alone"),
+        (("study", "check-reduction", "--scheduler", "tcp://a:1"), "field '--scheduler': for a grid"),
+        (("study", "check-reductions"), "did you mean check-reduction?"),
+        (("show", "size-limits"), "did you mean size-limit?"),
+        (("show", "brookit-ua"), "did you mean brookite-ua?"),
+    ],
+)
+def test_what_a_study_does_not_know_is_refused(capsys, args, told):
+    assert told in refused(capsys, *args)
+
+
 def test_folder_that_holds_something_else(capsys, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     assert "--force" in refused(capsys, "run", MAIN, "--out", tmp_path)

@@ -206,6 +206,21 @@ def test_gap_is_measured_and_the_strength_that_closes_it_is_between_those_tried(
     assert "table-1" not in outcome.tables  # nothing of it is in the tables
 
 
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [("a film", "not WHAT=STRENGTH"), ("mosaicity=0.3", "mosaicity_deg"), ("shape=2", "neither a flaw")],
+)
+def test_a_level_that_says_no_strength_of_anything_is_refused(level, told):
+    rows = [
+        {"case": "brookite-cnrs-01", "method": "kinematical", "added": added, "seed": 1, "r_int_pct": 9.0}
+        for added in ("none", level)
+    ]
+    with pytest.raises(InputError, match=told):
+        paper.analyse(results(rows, ("added",)), {})
+    mine = results([row | {"case": "mine"} for row in rows], ("added",)).replace(level, "anything=2")
+    assert paper.analyse(mine, {}).tables["gap"]["closes_r_int_pct"].isna().all()  # nothing is published of it
+
+
 def test_sites_of_the_refined_models_stand_beside_the_published_ones(tmp_path):
     truth = read_cif(structure_file("mgti2o5"))
     rows = [

@@ -12,7 +12,10 @@ import numpy as np
 import pandas as pd
 
 from nanoed.sim.flaws import magnitudes
+from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import load_case
+from nanoed.studies.settings import nearest
+from nanoed.studies.sweeps.analyses.common import as_number
 from nanoed.studies.sweeps.analyses.flaws import changes
 from nanoed.studies.sweeps.shown import number
 from nanoed.studies.tables import published_value
@@ -37,11 +40,17 @@ def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
 
     closes_*_pct : change over (published - mean without it), percent; empty where nothing is published.
     strength_for_*: where the figure, linear between the strengths tried, meets the published one; NaN: not up to the
-    largest of them.
+    largest of them.  Raises InputError for a level of another form.
     """
     table = changes(rows, "added", "none", COLUMNS)
     words = table["added"].str.partition("=")
-    table = table.assign(added=words[0], strength=words[2].astype(float))
+    strength = words[2].map(as_number)
+    if strength.isna().any():
+        raise InputError(
+            "not WHAT=STRENGTH", field="block.axes.added", value=table.loc[strength.isna(), "added"].iloc[0],
+            allowed="none, or a flaw or a length of the particle and a number, as mosaicity_deg=0.3",
+        )  # fmt: skip
+    table = table.assign(added=words[0], strength=strength)
     plain = rows[rows["added"] == "none"]
     for column in GAP_COLUMNS:
         base, goal = [], []
@@ -61,6 +70,8 @@ def _strengths(table: pd.DataFrame, column: str, gap: np.ndarray) -> np.ndarray:
     """Per row of the first strength that reaches the gap: where it is reached; else NaN."""
     found = np.full(len(table), math.nan)
     for (case, _, what), part in table.assign(gap=gap).groupby(["case", "method", "added"], sort=False):
+        if not np.isfinite(part["gap"]).all():
+            continue
         part = part.sort_values("strength")
         x = [strength_in_case(str(case), str(what)), *part["strength"]]
         closed = [0.0, *(part[column] / part["gap"])]
@@ -73,10 +84,20 @@ def _strengths(table: pd.DataFrame, column: str, gap: np.ndarray) -> np.ndarray:
 
 
 def strength_in_case(case: str, what: str) -> float:
-    """The strength of a flaw, or a measure of the particle, that a shipped case has."""
+    """The strength of a flaw, or a length of the particle, that a shipped case has.
+
+    Raises InputError for what is neither.
+    """
     experiment = load_case(case).experiment
-    flaws = magnitudes(experiment.flaws)
-    return flaws[what] if what in flaws else float(getattr(experiment.particle, what))
+    flaws, length = magnitudes(experiment.flaws), getattr(experiment.particle, what, None)
+    if what in flaws:
+        return flaws[what]
+    if not isinstance(length, float):
+        raise InputError(
+            "neither a flaw nor a length of the particle", field="block.axes.added", value=what,
+            allowed=f"diameter_nm, or {nearest(what, flaws)}",
+        )  # fmt: skip
+    return length
 
 
 def gap_sentences(gaps: pd.DataFrame) -> list[str]:
