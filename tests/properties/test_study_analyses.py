@@ -203,7 +203,25 @@ def test_gap_is_measured_and_the_strength_that_closes_it_is_between_those_tried(
     assert "mosaicity 0.3°" not in text  # it widens the gap
     assert "R_obs: 12.00 simulated against 17.03 published" in text
     assert "Nothing that was tried closes it alone" in text
+    assert "interval holds zero" not in text
     assert "table-1" not in outcome.tables  # nothing of it is in the tables
+
+
+def test_a_gap_may_be_closed_below_the_strength_of_the_case_and_doubt_is_told():
+    """The rod of the case is 30 nm wide: one of 10 nm closes the gap, one of 45 nm widens it, and seeds scatter."""
+    added = {"none": 9.0, "diameter_nm=10": 19.8, "diameter_nm=20": 12.6, "diameter_nm=45": 8.0}
+    rows = [
+        {"case": "brookite-cnrs-01", "method": "kinematical", "added": name, "seed": seed}
+        | {"r_int_pct": r_int + (9.0 * seed if name == "diameter_nm=20" else seed)}
+        for name, r_int in added.items() for seed in (-1, 0, 1)
+    ]  # fmt: skip
+    outcome = paper.analyse(results(rows, ("added",)), {})
+    by = outcome.tables["gap"].set_index("strength")["strength_for_r_int"]
+    assert by[10] == pytest.approx(20 - 10 * (16.2 - 12.6) / 7.2)  # 16.2 is published
+    assert by[[20, 45]].isna().all()
+    text = " ".join(outcome.remarks)
+    assert "diameter 20 nm (3.60 points, 50 % of the gap; its interval holds zero)" in text
+    assert "diameter 10 nm (10.80 points, 150 % of the gap)" in text
 
 
 @pytest.mark.parametrize(

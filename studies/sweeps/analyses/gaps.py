@@ -39,8 +39,8 @@ def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
     """What was added (WHAT=STRENGTH), by how much it moves each figure, and which share of the gap that closes.
 
     closes_*_pct : change over (published - mean without it), percent; empty where nothing is published.
-    strength_for_*: where the figure, linear between the strengths tried, meets the published one; NaN: not up to the
-    largest of them.  Raises InputError for a level of another form.
+    strength_for_*: where the figure, linear between the strengths tried, meets the published one; NaN: not within them.
+    Raises InputError for a level of another form.
     """
     table = changes(rows, "added", "none", COLUMNS)
     words = table["added"].str.partition("=")
@@ -67,19 +67,20 @@ def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
 
 
 def _strengths(table: pd.DataFrame, column: str, gap: np.ndarray) -> np.ndarray:
-    """Per row of the first strength that reaches the gap: where it is reached; else NaN."""
+    """Where the gap is closed, by the first strength that does it above or below that of the case; NaN for the others."""
     found = np.full(len(table), math.nan)
     for (case, _, what), part in table.assign(gap=gap).groupby(["case", "method", "added"], sort=False):
         if not np.isfinite(part["gap"]).all():
             continue
-        part = part.sort_values("strength")
-        x = [strength_in_case(str(case), str(what)), *part["strength"]]
-        closed = [0.0, *(part[column] / part["gap"])]
-        for i in range(1, len(x)):
-            if closed[i - 1] < 1 <= closed[i]:
+        part = part[part[column].notna()].sort_values("strength")
+        base, strengths = strength_in_case(str(case), str(what)), part["strength"].to_numpy()
+        for side in (np.flatnonzero(strengths > base), np.flatnonzero(strengths < base)[::-1]):
+            x = [base, *strengths[side]]
+            closed = [0.0, *(part[column] / part["gap"]).to_numpy()[side]]
+            i = next((i for i in range(1, len(x)) if closed[i] >= 1), None)
+            if i is not None:
                 where = x[i - 1] + (x[i] - x[i - 1]) * (1 - closed[i - 1]) / (closed[i] - closed[i - 1])
-                found[table.index.get_loc(part.index[i - 1])] = where
-                break
+                found[table.index.get_loc(part.index[side[i - 1]])] = where
     return found
 
 
@@ -116,7 +117,7 @@ def gap_sentences(gaps: pd.DataFrame) -> list[str]:
             best = towards.sort_values(f"closes_{short}_pct", ascending=False).head(3)
             each = ", ".join(
                 f"{_told(r['added'], r['strength'])} ({number(column, r[column])} {unit},"
-                f" {r[f'closes_{short}_pct']:.0f} % of the gap)"
+                f" {r[f'closes_{short}_pct']:.0f} % of the gap{_doubt(r, column)})"
                 for _, r in best.iterrows()
             )
             met = known[known[f"strength_for_{short}"].notna()]
@@ -130,6 +131,12 @@ def gap_sentences(gaps: pd.DataFrame) -> list[str]:
     if said:
         said.append("Nothing of this is part of the shared set: the tables above are made without it.")
     return said
+
+
+def _doubt(row: pd.Series, column: str) -> str:
+    """Words for a change that the seeds do not tell from none."""
+    low, high = row[f"{column}_low"], row[f"{column}_high"]
+    return "; its interval holds zero" if low <= 0 <= high else ""
 
 
 def _told(what: str, strength: float) -> str:
