@@ -67,7 +67,7 @@ def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
 
 
 def _strengths(table: pd.DataFrame, column: str, gap: np.ndarray) -> np.ndarray:
-    """Where the gap is closed, by the first strength that does it above or below that of the case; NaN for the others."""
+    """Where the gap is closed, by the first strength that does it above or below the case's; NaN for the others."""
     found = np.full(len(table), math.nan)
     for (case, _, what), part in table.assign(gap=gap).groupby(["case", "method", "added"], sort=False):
         if not np.isfinite(part["gap"]).all():
