@@ -20,7 +20,7 @@ from nanoed.pipeline.reduce import virtual
 from nanoed.pipeline.serial.lattice import angles_of
 from nanoed.sim.physics import factors
 from nanoed.sim.physics.errors import InputError
-from nanoed.sim.physics.geometry import frame_matrix, rot_y, rot_z
+from nanoed.sim.physics.geometry import frame_matrix, rot_in_plane
 from nanoed.studies import analysis
 from nanoed.studies.findings import Finding, asked_parts
 from nanoed.studies.regress import QUICK_CASES, regress
@@ -80,7 +80,7 @@ def _orientation() -> Iterator[None]:
         angles = []
         for degrees in zones[["alpha", "beta", "omega"]].to_numpy(float):
             alpha, beta, omega = np.radians(degrees)
-            across = rot_z(omega) @ rot_y(np.radians(BIAS_DEG)) @ rot_z(-omega)
+            across = rot_in_plane(omega + np.pi / 2, np.radians(BIAS_DEG))[0]
             angles.append(np.degrees(angles_of(across @ frame_matrix(alpha, beta, omega))))
         return zones.assign(**dict(zip(("alpha", "beta", "omega"), np.array(angles).T, strict=True)))
 

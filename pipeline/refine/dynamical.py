@@ -64,7 +64,7 @@ def dynamical_thickness(
     """
     check_cells(data.cell, model)
     with threadpool_limits(1):
-        problem, state, _ = _near(data, parameters_of(model, spec), spec, workers, progress)
+        problem, state, _ = _near(data, frames_of(data, spec), parameters_of(model, spec), spec, workers, progress)
         problem = replace(problem, engine=_engine(data, spec, start=False), at=state)
         state = gauss_newton(problem, state, 1.0, spec.optimise_orientations, enough=spec.start_cycles).state
     chords = [problem.engine.mean_chord(f.orientation) * state.size(f) for f in problem.frames]
@@ -87,10 +87,14 @@ def _reporter(progress: Progress | None, stage: str) -> Callable[[int, int], Non
 
 
 def _near(
-    data: PetsData, parameters: Parameters, spec: RefineSpec, workers: int, progress: Progress | None
+    data: PetsData,
+    frames: list[Frame],
+    parameters: Parameters,
+    spec: RefineSpec,
+    workers: int,
+    progress: Progress | None,
 ) -> tuple[Problem, State, pd.DataFrame]:
-    """The problem of a few frames, a state near its solution, and the scan over thickness."""
-    frames = frames_of(data, spec)
+    """The problem of a few of the frames, a state near its solution, and the scan over thickness."""
     _check_number(frames, parameters)
     few = frames[:: max(1, len(frames) // spec.start_frames)]
     voltage, engine = voltage_kv(data.wavelength), _engine(data, spec, start=True)
@@ -116,8 +120,8 @@ def _approach(
     data: PetsData, parameters: Parameters, spec: RefineSpec, workers: int, progress: Progress | None
 ) -> tuple[Problem, State, pd.DataFrame]:
     """The full problem, a state near its solution, and the scan over thickness."""
-    problem, near, scan = _near(data, parameters, spec, workers, progress)
     frames = frames_of(data, spec)
+    problem, near, scan = _near(data, frames, parameters, spec, workers, progress)
     state = replace(near, tilts=np.zeros((len(frames), 2)))
     if spec.thickness.frame_spread is not None:
         state = replace(state, sizes=np.append(near.sizes, np.zeros(len(data.zones))))

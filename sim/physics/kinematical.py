@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nanoed.sim.physics.bloch import TILTS_AND_THICKNESS, X_AND_Y, PotentialTable
 from nanoed.sim.physics.electron import wavelength_A
+from nanoed.sim.physics.propagation import faded
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -37,37 +38,14 @@ def kinematical_intensities(
     g = hkl @ ub_lab.T
     u2 = np.abs(_coefficients(potential, hkl, g)[:, 0]) ** 2
     u2[np.linalg.norm(g, axis=1) > g_max] = 0
-    out = np.zeros(len(hkl))
-    rows = np.ascontiguousarray(rotations[:, 2])
-    _sum(g, u2, rows, rotation_weights, thickness, thickness_weights, wavelength_A(voltage_kv), s_max, out)
+    curve = np.zeros((len(hkl), 1))
+    _shares(
+        g, g, np.ascontiguousarray(rotations[:, 2]), rotation_weights, thickness, thickness_weights,
+        wavelength_A(voltage_kv), s_max, 0.0, X_AND_Y, curve,
+    )  # fmt: skip
+    out = u2 * curve[:, 0]
     out[~np.any(hkl, axis=1)] = rotation_weights.sum() * thickness_weights.sum()
-    return out
-
-
-@nb.njit(cache=True, nogil=True)
-def _sum(
-    g: Array,
-    u2: Array,
-    rows: Array,
-    weights: Array,
-    thickness: Array,
-    t_weights: Array,
-    wavelength: float,
-    s_max: float,
-    out: Array,
-) -> None:
-    """rows : (m, 3) third row of every rotation, which gives g_z."""
-    for i in range(g.shape[0]):
-        curvature = 0.5 * wavelength * (g[i, 0] ** 2 + g[i, 1] ** 2 + g[i, 2] ** 2)
-        for r in range(rows.shape[0]):
-            s = rows[r, 0] * g[i, 0] + rows[r, 1] * g[i, 1] + rows[r, 2] * g[i, 2] - curvature
-            if abs(s) > s_max:
-                continue
-            for k in range(thickness.size):
-                x = np.pi * thickness[k] * s
-                sinc = 1 - x * x / 6 if abs(x) < 1e-4 else np.sin(x) / x
-                amplitude2 = u2[i] * (np.pi * wavelength * thickness[k] * sinc) ** 2
-                out[i] += weights[r] * t_weights[k] * amplitude2
+    return np.asarray(out, np.float64)
 
 
 def _coefficients(potential: PotentialTable, hkl: IntArray, g: Array) -> NDArray[Any]:
@@ -97,7 +75,7 @@ def kinematical_jacobian(
     """As `bloch.frame_jacobian` with every beam alone: intensities (n,) and, if asked for, derivatives (n, p + 3)."""
     g = hkl @ ub_lab.T
     u = _coefficients(potential, hkl, g)
-    curve = np.zeros((len(hkl), 1 + TILTS_AND_THICKNESS))
+    curve = np.zeros((len(hkl), 1 + TILTS_AND_THICKNESS if derivatives else 1))
     _shares(
         g, hkl @ ub_select.T, np.ascontiguousarray(rotations[:, 2]), rotation_weights, thickness,
         thickness_weights, wavelength_A(potential.voltage_kv), s_max, taper, axes, curve,
@@ -123,7 +101,7 @@ def kinematical_curves(
     g = hkl @ ub_lab.T
     u2 = np.abs(_coefficients(potential, hkl, g)[:, 0]) ** 2
     out = np.zeros((len(rotations), len(hkl)))
-    curve = np.zeros((len(hkl), 1 + TILTS_AND_THICKNESS))
+    curve = np.zeros((len(hkl), 1))
     for row, third in zip(out, np.ascontiguousarray(rotations[:, 2]), strict=True):
         curve[:] = 0.0
         _shares(
@@ -148,10 +126,11 @@ def _shares(
     axes: Array,
     out: Array,
 ) -> None:
-    """What |U|² is multiplied with, and its derivatives by two tilts and log thickness; out : (n, 4).
+    """What |U|² is multiplied with, out (n, 1), and its derivatives by two tilts and log thickness, out (n, 4).
 
     t² sinc² x with x = π t S changes by π t³ 2 sinc x (cos x - sinc x) / x with S and by 2 t² sinc x cos x with log t.
     """
+    sloped = out.shape[1] > 1
     for i in range(g.shape[0]):
         half = 0.5 * wavelength * (g[i, 0] ** 2 + g[i, 1] ** 2 + g[i, 2] ** 2)
         half_select = 0.5 * wavelength * (g_select[i, 0] ** 2 + g_select[i, 1] ** 2 + g_select[i, 2] ** 2)
@@ -162,24 +141,22 @@ def _shares(
             )
             if there > s_max:
                 continue
-            share = weights[r]
-            if there > (1 - taper) * s_max:
-                v = (s_max - there) / (taper * s_max)
-                share *= (v * v * (3 - 2 * v)) ** 2
+            share = weights[r] * faded(there, s_max, taper) ** 2
             s = row[0] * g[i, 0] + row[1] * g[i, 1] + row[2] * g[i, 2] - half
             value, by_s, by_t = 0.0, 0.0, 0.0
             for k in range(thickness.size):
                 t = thickness[k]
                 x, scale = np.pi * t * s, t_weights[k] * (np.pi * wavelength * t) ** 2
-                if abs(x) < 1e-4:
-                    sinc, slope, cosine = 1 - x * x / 6, -x / 3, 1 - x * x / 2
-                else:
-                    cosine, sinc = np.cos(x), np.sin(x) / x
-                    slope = (cosine - sinc) / x
+                sinc = 1 - x * x / 6 if abs(x) < 1e-4 else np.sin(x) / x
                 value += scale * sinc * sinc
-                by_s += scale * 2 * sinc * slope * np.pi * t
-                by_t += scale * 2 * sinc * cosine
+                if sloped:
+                    cosine = np.cos(x)
+                    slope = -x / 3 if abs(x) < 1e-4 else (cosine - sinc) / x
+                    by_s += scale * 2 * sinc * slope * np.pi * t
+                    by_t += scale * 2 * sinc * cosine
             out[i, 0] += share * value
+            if not sloped:
+                continue
             for j in range(2):
                 a = axes[j]
                 turned = (

@@ -126,15 +126,22 @@ def _selected(g_select: Array, row: Array, wavelength: float, s_max: float) -> I
 def _couplings(
     g_select: Array, beams: IntArray, row: Array, wavelength: float, s_max: float, taper: float, m: Array
 ) -> Array:
-    """M of the beams (n,), times what falls smoothly from 1 to 0 over the last part `taper` of s_max."""
+    """M of the beams (n,), times `faded` of their |S|."""
     out = m.copy()
     for a in range(1, beams.size):
         x, y, z = g_select[beams[a], 0], g_select[beams[a], 1], g_select[beams[a], 2]
         s = abs(row[0] * x + row[1] * y + row[2] * z - 0.5 * wavelength * (x * x + y * y + z * z))
-        if s > (1 - taper) * s_max:
-            u = (s_max - s) / (taper * s_max)
-            out[a] *= u * u * (3 - 2 * u)
+        out[a] *= faded(s, s_max, taper)
     return out
+
+
+@nb.njit(cache=True, nogil=True)
+def faded(s: float, s_max: float, taper: float) -> float:
+    """What falls smoothly from 1 to 0 over the last part `taper` of s_max, at |S| = s <= s_max."""
+    if s <= (1 - taper) * s_max:
+        return 1.0
+    u = (s_max - s) / (taper * s_max)
+    return u * u * (3 - 2 * u)
 
 
 @nb.njit(cache=True, nogil=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ive, ndtr
 
-from nanoed.sim.physics.geometry import rot_in_plane, rot_y, rot_z
+from nanoed.sim.physics.geometry import rot_in_plane
 from nanoed.sim.physics.thickness import gauss_nodes
 
 Array = NDArray[np.float64]
@@ -59,8 +59,7 @@ def spread_sweep(
         return rotations, *_normalised(shares, slope)
     x, weight = np.polynomial.hermite_e.hermegauss(across)
     weight = weight * np.exp(0.5 * x**2 * (1 - (at / spread) ** 2))
-    turn = rot_z(axis_azimuth)
-    tilts = np.array([turn @ rot_y(at * each) @ turn.T for each in x])
+    tilts = rot_in_plane(axis_azimuth + np.pi / 2, at * x)
     every = np.einsum("nij,kjl->nkil", rotations, tilts).reshape(-1, 3, 3)
     by_spread = np.outer(slope, weight) + np.outer(shares, weight * x**2 * at**2 / spread**3)
     return every, *_normalised(np.outer(shares, weight).ravel(), by_spread.ravel())
