@@ -36,6 +36,21 @@ def lattice_nodes(dataset: DataSet, geometry: Geometry, spec: ReduceSpec) -> NDA
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Pass:
+    """What is alike for all frames. nodes : of lattice_nodes.  others : a second lattice with its nodes, if there is
+    one.  peaks : of the search."""
+
+    dataset: DataSet
+    geometry: Geometry
+    nodes: NDArray[np.int64]
+    others: tuple[Geometry, NDArray[np.int64]] | None
+    profile: Profile
+    detector: Detector
+    spec: ReduceSpec
+    peaks: Peaks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Sample:
     """What a frame says in one round. Of its lonely spots, apart for every least I / sigma of the settings: count (k,
     zones) and the sums (k, 4, zones, m) of profile.stack. Of its pixels between the spots: halo, the normal matrix and
@@ -66,13 +81,11 @@ def spot_profile(
     settings = spec.integration
     edges = spec.d_star_max * np.arange(1, settings.profile_zones) / settings.profile_zones
     profile = start or gaussian_profile(detector.spot_sigma, settings.profile_reach_px, edges)
-    nodes = lattice_nodes(dataset, geometry, spec)
+    nodes, others = lattice_nodes(dataset, geometry, spec), _others(dataset, geometry, second, spec)
     chosen = [numbers[k] for k in spread_out(len(numbers), settings.profile_frames)]
-    others = _others(dataset, geometry, second, spec)
     for _ in range(2 if start is None else 1):
-        parts = [
-            _sampled(dataset, geometry, nodes, others, profile, detector, spec, peaks, i) for i in chosen
-        ]
+        now = _Pass(dataset, geometry, nodes, others, profile, detector, spec, peaks)
+        parts = [_sampled(now, i) for i in chosen]
         count, sums = (
             np.cumsum(sum(p), axis=0) for p in zip(*((p.count, p.sums) for p in parts), strict=True)
         )
@@ -85,19 +98,10 @@ def spot_profile(
     return profile
 
 
-def _sampled(
-    dataset: DataSet,
-    geometry: Geometry,
-    nodes: NDArray[np.int64],
-    others: tuple[Geometry, NDArray[np.int64]] | None,
-    profile: Profile,
-    detector: Detector,
-    spec: ReduceSpec,
-    peaks: Peaks,
-    i: int,
-) -> _Sample:
+def _sampled(now: _Pass, i: int) -> _Sample:
+    geometry, profile, detector, spec = now.geometry, now.profile, now.detector, now.spec
     settings = spec.integration
-    expected, valid, found = _one(dataset, geometry, nodes, others, profile, detector, spec, 0.0, peaks, i)
+    expected, valid, found = _one(now, 0.0, i)
     ny, nx = valid.shape
     every_x, every_y = found.pixels.T
     halos = halo_images((ny, nx), every_x, every_y, found.intensity, settings.halo_px)
@@ -145,15 +149,13 @@ def integrate(
     particle's lattice; its spots are fitted together with these and not listed. Spots that others cover are not good.
     """
     numbers = range(len(geometry)) if frames is None else frames
-    nodes = lattice_nodes(dataset, geometry, spec)
-    others = _others(dataset, geometry, second, spec)
+    nodes, others = lattice_nodes(dataset, geometry, spec), _others(dataset, geometry, second, spec)
+    now = _Pass(dataset, geometry, nodes, others, profile, detector, spec, peaks)
     electrons = 1.0 / dataset.nominal.gain
     aperture = aperture_of(profile, spec.integration)
 
     def one(i: int) -> pd.DataFrame:
-        expected, valid, found = _one(
-            dataset, geometry, nodes, others, profile, detector, spec, margin, peaks, i
-        )
+        expected, valid, found = _one(now, margin, i)
         keep = np.nonzero(found.good[: len(expected.g)] & (expected.g <= spec.d_star_max))[0]
         hkl, pixels = expected.hkl[keep], expected.pixels[keep]
         shape = np.zeros((len(hkl), 5))
@@ -206,35 +208,25 @@ def _others(
     return second, lattice_nodes(dataset, second, every)
 
 
-def _one(
-    dataset: DataSet,
-    geometry: Geometry,
-    nodes: NDArray[np.int64],
-    others: tuple[Geometry, NDArray[np.int64]] | None,
-    profile: Profile,
-    detector: Detector,
-    spec: ReduceSpec,
-    margin: float,
-    peaks: Peaks,
-    i: int,
-) -> tuple[Predictions, NDArray[np.bool_], Integrated]:
+def _one(now: _Pass, margin: float, i: int) -> tuple[Predictions, NDArray[np.bool_], Integrated]:
     """Reflections expected on frame i, its valid pixels, and its spots: the expected ones, then those of a second
     lattice, then the strays."""
+    dataset, geometry, detector, spec = now.dataset, now.geometry, now.detector, now.spec
     frame = read_frame(dataset, i)
     centre = geometry.centres[i]
     radius = spec.peaks.d_star_min / geometry.a_per_px
     valid = valid_pixels(frame, centre, radius, dataset.nominal.saturation, detector.pixels.bad)
-    expected = predict(geometry, i, nodes, spec.integration.tail, margin)
+    expected = predict(geometry, i, now.nodes, spec.integration.tail, margin)
     pixels, g = expected.pixels, expected.g
-    if others is not None:
-        more = predict(others[0], i, others[1], spec.integration.tail, margin)
+    if now.others is not None:
+        more = predict(now.others[0], i, now.others[1], spec.integration.tail, margin)
         pixels, g = np.vstack([pixels, more.pixels]), np.concatenate([g, more.g])
-    astray = strays(peaks.pixels[peaks.frame == i], pixels, profile.core)
+    astray = strays(now.peaks.pixels[now.peaks.frame == i], pixels, now.profile.core)
     g = np.concatenate([g, np.hypot(*(astray - centre).T) * geometry.a_per_px])
     counts = restored(frame, detector.dead_time)
-    pixels, zone = np.vstack([pixels, astray]), profile.zone(g)
+    pixels, zone = np.vstack([pixels, astray]), now.profile.zone(g)
     found = integrate_frame(
-        counts, valid, centre, pixels, zone, profile, detector.covariance, spec.integration, detector.offset
+        counts, valid, centre, pixels, zone, now.profile, detector.covariance, spec.integration, detector.offset
     )
     return expected, valid, found
 
