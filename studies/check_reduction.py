@@ -61,7 +61,7 @@ def findings(
     dials.csv, both programs side by side. A reduction that fails is a row with its message.
     """
     found: list[Finding] = []
-    for name in asked_parts(parts, (*TILT_SERIES, "troubles", "orientations", "speed", "glycine", "dials")):
+    for name in asked_parts(parts, (*TILT_SERIES, *APART, "glycine", "dials")):
         if name in APART:
             told, judged = APART[name](workers, progress)
             _write(pd.DataFrame(told), out / "check-reduction" / f"{name}.csv")

@@ -7,14 +7,10 @@ Writes a contact sheet of every case beside its figures. Times and memory are th
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +18,10 @@ from PIL import Image
 
 from nanoed.pipeline.io.export import export
 from nanoed.sim.dataset import DataSet, open_dataset
-from nanoed.sim.physics.errors import InputError
 from nanoed.sim.truth import read_truth
 from nanoed.studies.artefacts import grey_levels
 from nanoed.studies.case import load_case, shipped_cases
+from nanoed.studies.child import Spent, spent_by
 from nanoed.studies.dials import INDEX, run_steps
 from nanoed.studies.findings import Finding, asked_parts
 
@@ -61,7 +57,7 @@ def findings(
 def _case(name: str, sheets: Path, workers: int) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as folder:
         data, envelope = Path(folder) / "data", Path(folder) / "truth"
-        seconds, peak_gb = _simulated(name, data, envelope, workers)
+        spent = _simulated(name, data, envelope, workers)
         frames = read_truth(envelope).frames
         with open_dataset(data) as series:
             Image.fromarray(contact_sheet(series)).save(sheets / f"{name}.jpg", quality=80)
@@ -69,38 +65,16 @@ def _case(name: str, sheets: Path, workers: int) -> Iterator[Finding]:
     incident = frames["incident_e"].to_numpy()
     lost = (frames["on_detector_e"] + frames["missed_e"]).to_numpy() / incident - 1
     yield Finding(name, "frames", number)
-    yield Finding(name, "seconds of nanoed simulate", round(seconds, 1), "<=", 60.0)
-    yield Finding(name, "peak memory / GB", round(peak_gb, 2), "<=", 3.0)
+    yield Finding(name, "seconds of nanoed simulate", round(spent.seconds, 1), "<=", 60.0)
+    yield Finding(name, "peak memory / GB", round(spent.peak_MB / 1e3, 2), "<=", 3.0)
     yield Finding(name, "largest share of electrons lost", float(np.abs(lost).max()), "<=", 0.005)
 
 
-def _simulated(name: str, data: Path, envelope: Path, workers: int, *overrides: str) -> tuple[float, float]:
-    """Seconds and peak memory (GB) of `nanoed simulate` in a process of its own. Raises InputError if it fails."""
+def _simulated(name: str, data: Path, envelope: Path, workers: int, *overrides: str) -> Spent:
+    """What `nanoed simulate` takes in a process of its own. Raises InputError if it fails."""
     given = [word for override in overrides for word in ("--set", override)]
-    command = [
-        sys.executable,
-        "-m",
-        "nanoed",
-        "simulate",
-        name,
-        "--data",
-        str(data),
-        "--truth",
-        str(envelope),
-    ]
-    began = perf_counter()
-    process = subprocess.Popen(
-        [*command, "--workers", str(workers), *given], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    assert process.stderr is not None
-    message = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    if process.returncode != 0:
-        raise InputError(f"nanoed simulate failed: {message.strip()[-300:]}", field="case", value=name)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return perf_counter() - began, usage.ru_maxrss * unit / 1e9
+    folders = ("--data", str(data), "--truth", str(envelope))
+    return spent_by(["simulate", name, *folders, "--workers", str(workers), *given])
 
 
 def contact_sheet(series: DataSet) -> NDArray[np.uint8]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 from typing import Any
 
-from nanoed.sim.physics.errors import InputError
 from nanoed.sim.protocol import nominal_alpha_deg
 from nanoed.sim.simulate import simulate
 from nanoed.studies.case import load_case
+from nanoed.studies.child import spent_by
 from nanoed.studies.findings import Finding
 
 CASE = "brookite-cnrs-01"
@@ -21,17 +19,6 @@ NAME = f"speed, {CASE}"
 STEPS_DEG = (1.0, 0.5)
 """99 frames of 512 x 512 pixels, and 197."""
 WORKERS = 2
-CHILD = """
-import resource
-import sys
-from nanoed.studies.cli import main
-try:
-    main()
-finally:
-    spent = resource.getrusage(resource.RUSAGE_SELF)
-    peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
-    print("MEASURED", spent.ru_utime + spent.ru_stime, peak, file=sys.stderr)
-"""
 Progress = Callable[[str, int, int], None]
 
 
@@ -63,15 +50,8 @@ def row_of(step_deg: float, workers: int, progress: Progress | None) -> dict[str
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         simulate(case.experiment, case.crystal, folder / "data", folder / "truth", workers, progress)
-        began = perf_counter()
         command = ["reduce", str(folder / "data"), "--out", str(folder / "out"), "--workers", str(WORKERS)]
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, *command], capture_output=True, text=True, check=False
-        )
-        seconds = perf_counter() - began
-    measured = [line.split() for line in done.stderr.splitlines() if line.startswith("MEASURED")]
-    if done.returncode != 0 or not measured:
-        raise InputError(f"nanoed reduce failed: {done.stderr.strip()[-300:]}", field="case", value=CASE)
+        spent = spent_by(command)
     nx, ny = case.experiment.instrument.detector_px
     bytes_per_px = 2 if case.experiment.instrument.counter_max < 2**16 else 4
     return {
@@ -79,7 +59,4 @@ def row_of(step_deg: float, workers: int, progress: Progress | None) -> dict[str
         "frames": len(nominal_alpha_deg(case.experiment.protocol)),
         "frame_MB": nx * ny * bytes_per_px / 1e6,
         "workers": WORKERS,
-        "seconds": seconds,
-        "core_seconds": float(measured[0][1]),
-        "peak_MB": float(measured[0][2]) / 1024,
-    }
+    } | asdict(spent)

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
 
+from nanoed.sim.physics.errors import InputError
 from nanoed.studies import cli
 from nanoed.studies.case import structure_file
+from nanoed.studies.child import spent_by
 from nanoed.studies.commands import run as commands_of_a_run
 
 COMMANDS = tuple(typer.main.get_command(cli.app).commands)
@@ -49,6 +52,16 @@ def test_help_is_instant(args):
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
     assert any(seconds() < 0.5 for _ in range(3))
+
+
+def test_what_a_command_takes_is_its_own():
+    """Not the memory of the process that starts it; and one that fails is told."""
+    held = np.ones(40_000_000)
+    spent = spent_by(["list"])
+    assert 0 < spent.core_seconds < 2 * spent.seconds
+    assert 10 < spent.peak_MB < held.nbytes / 1e6
+    with pytest.raises(InputError, match=r"nanoed show failed: .*no-such-case"):
+        spent_by(["show", "no-such-case"])
 
 
 def test_the_commands_are_all_here():
