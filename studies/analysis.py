@@ -29,7 +29,7 @@ from nanoed.pipeline.solve.solve import Solution
 from nanoed.pipeline.solve.solve import solve as solve_intensities
 from nanoed.pipeline.spec import ReduceSpec, RefineSpec, SolveSpec
 from nanoed.sim.physics.crystal import Crystal
-from nanoed.sim.physics.errors import ConvergenceError, InputError
+from nanoed.sim.physics.errors import ConvergenceError, InputError, RunawayThicknessError
 from nanoed.studies.clock import Laps
 
 AVERAGED = {"kinematical": "merged.hkl", "kinematical-nonaveraged": "unmerged.hkl"}
@@ -170,14 +170,14 @@ def _kinematical_frames(
 ) -> Refinement:
     """The dynamical refinement with a potential so weak that it is kinematical.
 
-    Dynamical data may fit the better the thicker a kinematical crystal is, and so settle nowhere; the thickness is then
-    held where dynamical intensities have it, and the message says so.
+    Dynamical data may fit the better the thicker a kinematical crystal is, whose thickness then runs away; it is held
+    where dynamical intensities have it, and the message says so. Other errors are raised as they are.
     """
     weak = {"potential_scale": KINEMATICAL_SCALE, "absorption": 0.0, "refine_absorption": False}
     kinematical = spec.model_copy(update=weak)
     try:
         return refine_dynamical(data, model, kinematical, workers, progress)
-    except ConvergenceError:
+    except RunawayThicknessError:
         mean = dynamical_thickness(data, model, spec, workers, progress)
     held = {"start_A": mean, "refine": False, "angle_terms": 0, "frame_spread": None}
     thickness = spec.thickness.model_copy(update=held)

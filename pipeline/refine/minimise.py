@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nanoed.pipeline.refine.normal import Block, blocks_of, cost_of, determined, predicted_gain, solve
 from nanoed.pipeline.refine.orientations import descended, limited
 from nanoed.pipeline.refine.problem import Problem, State
-from nanoed.sim.physics.errors import ConvergenceError
+from nanoed.sim.physics.errors import ConvergenceError, RunawayThicknessError
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
@@ -64,8 +64,8 @@ def gauss_newton(
     """Damped Gauss-Newton on structure, sizes and, with `tilts`, orientations together.
 
     A Jacobian (`slopes` at the start) is kept while steps shrink to a third or better, else computed anew; it settles
-    when the largest shift without damping is below `settled` s.u.  Raises ConvergenceError, unless `enough` cycles
-    are all that is asked for.
+    when the largest shift without damping is below `settled` s.u., or after `enough` cycles.  Raises ConvergenceError
+    where it does not, RunawayThicknessError where the thickness leaves the range of the scan.
     """
     point, slopes, fresh = _linearised(problem, state, slopes)
     damping, last, shift = 0.0, np.inf, np.inf
@@ -102,9 +102,20 @@ def gauss_newton(
         last = shift
         if damping > LARGEST_DAMPING:
             break
-    raise ConvergenceError(
-        f"dynamical refinement did not settle in {problem.spec.max_cycles} cycles (largest shift/su {shift:.2g}, "
-        f"wR {_wr(problem, point):.1f} %); try a better start model, another thickness model or start_A"
+    raise ConvergenceError(_unsettled(problem, point, len(history), shift, damping))
+
+
+def _unsettled(problem: Problem, point: _Point, cycles: int, shift: float, damping: float) -> str:
+    """What to say where damping or the number of cycles ended the least squares before it settled."""
+    where = f"(largest shift/su {shift:.2g}, wR {_wr(problem, point):.1f} %)"
+    if damping > LARGEST_DAMPING:
+        return (
+            f"dynamical refinement was damped to a halt after {cycles} cycles {where}: no step gains what the "
+            "derivatives promise; try a better start model, another thickness model or start_A, or more n_azimuth"
+        )
+    return (
+        f"dynamical refinement did not settle in {cycles} cycles {where}; try more (max_cycles), a better start model, "
+        "or fewer parameters"
     )
 
 
@@ -140,12 +151,12 @@ def _linearised(
 
 
 def _resized(problem: Problem, sizes: Floats) -> Floats:
-    """The sizes (k,), if the mean thickness is still near the range of the scan. Raises ConvergenceError."""
+    """The sizes (k,), if the mean thickness is still near the range of the scan. Raises RunawayThicknessError."""
     relative = np.mean([problem.engine.mean_chord(f.orientation) for f in problem.frames])
     thickness = float(np.exp(sizes[0]) * relative)
     low, high = problem.spec.thickness.scan_A
     if not low / THICKNESS_MARGIN < thickness < high * THICKNESS_MARGIN:
-        raise ConvergenceError(
+        raise RunawayThicknessError(
             f"the thickness ran away to {thickness:.0f} Å; try another start_A, thickness model or start model, "
             "or hold it (thickness.refine)"
         )

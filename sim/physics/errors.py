@@ -30,3 +30,7 @@ class InputError(ValueError):
 
 class ConvergenceError(RuntimeError):
     """A refinement that did not converge; the message says what to try."""
+
+
+class RunawayThicknessError(ConvergenceError):
+    """The thickness of the crystal left the range in which it was sought."""

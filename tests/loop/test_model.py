@@ -1,5 +1,6 @@
 """Parameters that no site has come back from noise-free frames, with s.u. that are those of the whole matrix."""
 
+import re
 from dataclasses import replace
 
 import gemmi
@@ -13,6 +14,7 @@ from nanoed.pipeline.refine.cif import refined_document
 from nanoed.pipeline.refine.dynamical import refine_dynamical
 from nanoed.pipeline.refine.frames import Engine, frames_of
 from nanoed.pipeline.refine.kinematical import refine_kinematical
+from nanoed.pipeline.refine.minimise import gauss_newton
 from nanoed.pipeline.refine.neighbours import bound_to
 from nanoed.pipeline.refine.normal import blocks_of, scale_of, solve
 from nanoed.pipeline.refine.parameters import parameters_of
@@ -20,10 +22,10 @@ from nanoed.pipeline.refine.problem import Problem, State
 from nanoed.pipeline.refine.uncertainties import frame_uncertainties
 from nanoed.pipeline.spec import RefineSpec, ThicknessSpec
 from nanoed.sim.physics.electron import wavelength_A
-from nanoed.sim.physics.errors import ConvergenceError
+from nanoed.sim.physics.errors import ConvergenceError, RunawayThicknessError
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix
 from nanoed.sim.physics.scattering import reflections_within, structure_factors, unique_reflections
-from nanoed.studies.analysis import refine
+from nanoed.studies.analysis import outcome, refine
 from nanoed.studies.check_synthetic import SPHERE
 from nanoed.studies.synthetic_frames import Series, expected_frames
 
@@ -220,7 +222,7 @@ def test_a_thickness_that_kinematical_intensities_leave_open_is_held(tmp_path) -
     body = ThicknessSpec(model="sphere", nodes=6, scan_A=(40.0, 60.0))
     spec = RefineSpec(d_star_max=1.3, heldout_folds=None, reselections=1, thickness=body)
     data = read_cif_pets(tmp_path / "frames.cif_pets")
-    with pytest.raises(ConvergenceError, match="ran away"):
+    with pytest.raises(RunawayThicknessError, match="ran away"):
         refine_dynamical(data, crystal, spec.model_copy(update={"potential_scale": 0.01}))
     found = refine("kinematical-frames", tmp_path / "frames.cif_pets", crystal, spec)
     assert "held at" in found.message
@@ -231,3 +233,32 @@ def test_a_thickness_that_kinematical_intensities_leave_open_is_held(tmp_path) -
     free = refine_dynamical(data, crystal, spec)
     assert found.statistics["n_par"] == free.statistics["n_par"] - 1
     assert (found.parameters["su"][:-1] > 0).all()
+
+
+def test_no_thickness_is_held_for_another_reason(made: PetsData, tmp_path, monkeypatch) -> None:
+    """Frames that do not settle although no thickness ran away are told as they are, not refined in another way."""
+    write_cif_pets(tmp_path / "frames.cif_pets", made)
+    monkeypatch.setattr("nanoed.studies.analysis.dynamical_thickness", lambda *_: pytest.fail("a thickness was held"))
+    hasty = SPEC.model_copy(update={"max_cycles": 1, "twin": None, "refine_mosaicity": False})
+    with pytest.raises(ConvergenceError, match="did not settle"):
+        refine("kinematical-frames", tmp_path / "frames.cif_pets", shipped("quartz"), hasty)
+    found = outcome("kinematical-frames", tmp_path / "frames.cif_pets", shipped("quartz"), hasty, tmp_path / "out")
+    assert (found.status, found.refinement) == ("not_converged", None)
+
+
+def test_what_stopped_the_least_squares_is_named(made: PetsData, monkeypatch) -> None:
+    """Too few cycles, or damping without end where derivatives point the wrong way."""
+    problem, state = problem_of(made)
+    away = replace(state, sizes=state.sizes + 0.02)
+    few = replace(problem, spec=SPEC.model_copy(update={"max_cycles": 2, "settled": 1e-9}))
+    with pytest.raises(ConvergenceError, match=r"did not settle in 2 cycles .*more \(max_cycles\)"):
+        gauss_newton(few, away, 1e-9, tilts=False)
+    evaluate = Problem.evaluate
+
+    def wrong(self: Problem, state: State, derivatives: bool) -> list:
+        return [(i, -slope) for i, slope in evaluate(self, state, derivatives)]
+
+    monkeypatch.setattr(Problem, "evaluate", wrong)
+    with pytest.raises(ConvergenceError, match=r"damped to a halt after \d+ cycles .*derivatives") as told:
+        gauss_newton(problem, away, 1e-9, tilts=False)
+    assert int(re.search(r"after (\d+)", str(told.value))[1]) < SPEC.max_cycles
