@@ -29,14 +29,14 @@ Progress = Callable[[str, int, int], None]
 
 
 def findings(workers: int, progress: Progress | None) -> tuple[list[dict[str, Any]], list[Finding]]:
-    """Two rows for every case of CASES, and what they make of the limits."""
+    """The rows of every case of CASES, two by precession and one by rotation, and what they make of the limits."""
     rows = [row for name in CASES for row in rows_of(load_case(name), workers, progress)]
     return rows, [finding for row in rows for finding in judged(row)]
 
 
 def rows_of(case: Case, workers: int, progress: Progress | None) -> list[dict[str, Any]]:
-    """A case reduced and its start model refined dynamically, structure and two tilts of every frame: with the settings
-    of the case and, for precession, with FLANKS. Errors are those of measures.orientation_errors_deg."""
+    """A case reduced and its start model refined dynamically, structure and two tilts of every frame: a row with the
+    settings of the case and, for precession, one with FLANKS. Errors are those of measures.orientation_errors_deg."""
     told = given(case.crystal, case.start, case.seed)
     rows = []
     with TemporaryDirectory() as scratch:

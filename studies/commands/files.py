@@ -25,7 +25,9 @@ class FormatName(StrEnum):
 
 
 def compare(
-    refined: Annotated[Path, typer.Argument(metavar="REFINED.cif", help="Structure of any program.")],
+    refined: Annotated[
+        str, typer.Argument(metavar="REFINED", help="CIF of any program, or shipped name (see `nanoed list`).")
+    ],
     reference: Annotated[
         str, typer.Argument(metavar="REFERENCE", help="CIF, or shipped name (see `nanoed list`).")
     ],
@@ -41,7 +43,8 @@ def compare(
     from nanoed.studies.compare import format_comparison
     from nanoed.studies.console import print_json
 
-    comparison = make(read_cif(refined), read_cif(structure_file(reference)))
+    one, other = (read_cif(Path(name) if Path(name).suffix else structure_file(name)) for name in (refined, reference))
+    comparison = make(one, other)
     if as_json:
         print_json(comparison.to_dict())
     else:

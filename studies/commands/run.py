@@ -44,23 +44,24 @@ class MethodName(StrEnum):
 
 
 def list_(as_json: Json = False) -> None:
-    """List the shipped cases, studies and structures.
+    """List the shipped cases, studies, checks and structures.
 
     Example: nanoed list
     """
     from nanoed.studies.case import load_case, shipped_cases, shipped_structures
+    from nanoed.studies.commands.studies import CheckName
     from nanoed.studies.console import print_json, print_table
     from nanoed.studies.sweeps.grid import load_study, shipped_studies
 
     cases = {name: load_case(name).title for name in shipped_cases()}
     studies = {name: load_study(name).title for name in shipped_studies()}
+    checks = {check.value: check.purpose for check in CheckName}
     if as_json:
-        print_json({"cases": cases, "studies": studies, "structures": shipped_structures()})
+        print_json({"cases": cases, "studies": studies, "checks": checks, "structures": shipped_structures()})
         return
-    print_table(("case", ""), list(cases.items()))
-    print()
-    print_table(("study", ""), list(studies.items()))
-    print()
+    for head, titles in (("case", cases), ("study", studies), ("study, of nanoed itself", checks)):
+        print_table((head, ""), list(titles.items()))
+        print()
     print_table(("structure",), [(name,) for name in shipped_structures()])
 
 

@@ -30,6 +30,21 @@ class CheckName(StrEnum):
     check_simulation = "check-simulation"
     check_solution = "check-solution"
 
+    @property
+    def purpose(self) -> str:
+        """What is held against what, in a line."""
+        return _PURPOSES[self]
+
+
+_PURPOSES = {
+    CheckName.check_reduction: "The data reduction against the truth of simulated frames, and against DIALS",
+    CheckName.check_refinement: "The refinement against measured data that Jana refined, Dyngo's intensities and the truth",
+    CheckName.check_regress: "Whether nanoed regress catches errors that are put in on purpose",
+    CheckName.check_serial: "Indexing of serial frames against the truth, by number of frames and dose",
+    CheckName.check_simulation: "The simulation: cost, electrons, how its frames look, and DIALS on them",
+    CheckName.check_solution: "Structures solved from simulated and measured data against the truth, beside cctbx",
+}
+
 
 def study(
     name: Annotated[

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,16 @@ def test_compare_of_a_structure_with_itself(capsys):
     path = str(structure_file("brookite"))
     assert cli.status(["compare", path, path]) == 0
     assert "d_max           0.0000" in capsys.readouterr().out
+
+
+def test_compare_takes_shipped_names_on_both_sides(capsys, tmp_path):
+    assert cli.status(["compare", "brookite", "brookite"]) == 0
+    assert "d_max           0.0000" in capsys.readouterr().out
+    path = tmp_path / "mine.CIF"
+    shutil.copy(structure_file("brookite"), path)
+    assert cli.status(["compare", "brookite", str(path)]) == 0
+    assert "d_max           0.0000" in capsys.readouterr().out
+    assert "did you mean quartz" in refused(capsys, "compare", "quarz", "brookite")
 
 
 def test_unknown_case(capsys):

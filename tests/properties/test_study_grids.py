@@ -1,10 +1,13 @@
 """Grids of studies: what a TOML file means, what is refused, and that the shipped ones hold."""
 
+import json
+
 import pytest
 
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies import cli
 from nanoed.studies.case import sources_hash
+from nanoed.studies.commands.studies import CheckName
 from nanoed.studies.sweeps.analyses import ANALYSES
 from nanoed.studies.sweeps.grid import load_study, points_of, shipped_studies, study_digest
 
@@ -103,7 +106,11 @@ def test_show_and_list_know_studies(capsys):
     assert cli.status(["show", "size-limit"]) == 0
     assert 'name = "size-limit"' in capsys.readouterr().out
     assert cli.status(["list"]) == 0
-    assert "size-limit" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("size-limit", *CheckName):
+        assert sum(line.split()[:1] == [name] and len(line.split()) > 1 for line in lines) == 1
+    assert cli.status(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["checks"] == {c.value: c.purpose for c in CheckName}
 
 
 def test_both_extents_at_once_are_refused(capsys):
