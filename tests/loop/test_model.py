@@ -16,7 +16,8 @@ from nanoed.pipeline.refine.frames import Engine, frames_of
 from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.minimise import gauss_newton
 from nanoed.pipeline.refine.neighbours import bound_to
-from nanoed.pipeline.refine.normal import blocks_of, scale_of, solve
+from nanoed.pipeline.refine.normal import blocks_of, cost_of, scale_of, solve
+from nanoed.pipeline.refine.outcome import refinement_of
 from nanoed.pipeline.refine.parameters import parameters_of
 from nanoed.pipeline.refine.problem import Problem, State
 from nanoed.pipeline.refine.uncertainties import frame_uncertainties
@@ -147,6 +148,33 @@ def test_uncertainties_are_those_of_the_full_matrix(made: PetsData) -> None:
     held = replace(problem, spec=SPEC)
     without = frame_uncertainties(held, state, calculated, slopes, covariance)
     assert (without[:, 0] < 0.999 * su[:, 0]).any()
+
+
+@pytest.mark.parametrize("tilts", [False, True])
+def test_sizes_of_frames_count_as_parameters(made: PetsData, tilts: bool) -> None:
+    """In n_par, in the degrees of freedom of the GoF and so in every s.u.; those of held-out frames do not."""
+    problem, state = problem_of(made)
+    away = replace(state, sizes=state.sizes + 0.02)
+    weighed = SPEC.model_copy(update={"optimise_orientations": tilts})
+    rigid = weighed.model_copy(update={"thickness": SPEC.thickness.model_copy(update={"frame_spread": None})})
+    p, n = len(state.values), len(OFF)
+    for spec, own in ((weighed, n), (rigid, 0), (weighed.model_copy(update={"heldout_every": 5}), n - 1)):
+        held = int(spec.heldout_every is not None)
+        asked = replace(problem, spec=spec, frames=frames_of(made, spec))
+        fit = gauss_newton(asked, replace(away, sizes=away.sizes[: None if own else 1]), 1e-9, tilts, enough=1)
+        found = refinement_of(asked, fit, made)
+        s = found.statistics
+        assert s["n_par"] == p + 1 + own + n - held
+        assert s["n_tilts"] == 2 * tilts * (n - held)
+        used = [(f, table) for f, (_, table), works in zip(
+            asked.frames, found.reflections.groupby("frame"), asked.working, strict=True) if works]  # fmt: skip
+        chi2 = sum(cost_of(f, table["I_calc"].to_numpy()) for f, table in used)
+        free = s["n_all"] - s["n_par"] - s["n_tilts"]
+        assert s["n_all"] == sum(len(table) for _, table in used)
+        assert s["gof"] == pytest.approx(np.sqrt(chi2 / free), rel=1e-9)
+        unit = np.sqrt(np.diag(fit.covariance))[p] * found.parameters.set_index("name").loc["diameter_A", "value"]
+        su = found.parameters.set_index("name").loc["diameter_A", "su"]
+        assert su == pytest.approx(unit * np.sqrt(chi2 / free), rel=1e-9)
 
 
 def test_a_twin_of_merged_intensities() -> None:
