@@ -58,9 +58,10 @@ class NoiseSpec(Part):
     sample_frames: PositiveInt = 8
     """Frames from which gain and spot width are estimated."""
     dead_time_us: NonNegativeFloat | None = None
-    """Dead time of a pixel, whose losses are given back (H4: 1.9); None: from the tops of strong spots."""
+    """Dead time of a pixel, whose losses are given back (H4: 1.9); 0: none, as of a camera that integrates charge and
+    does not count; None: from the tops of strong spots."""
     dead_time_prior_us: PositiveFloat = 2.0
-    """Its scale where these say little: that of counting detectors (H4: 1.9)."""
+    """Its scale, which is assumed where these say little: that of counting detectors (H4: 1.9)."""
     dead_time_sigma: PositiveFloat = 20.0
     """I / sigma of the spots that tell it."""
 

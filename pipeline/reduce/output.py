@@ -113,6 +113,7 @@ def statistics_of(
         "gain": detector.gain,
         "dead_time_us": detector.dead_time * nominal.gain * nominal.exposure_s * 1e6,
         "dead_time_error_us": detector.dead_time_error * nominal.gain * nominal.exposure_s * 1e6,
+        "dead_time_is": detector.dead_time_is,
         "relative_error": float(spots["relative"].min()),
         "noise_offset": detector.gain * detector.offset,
         "spot_sigma_px": detector.spot_sigma,

@@ -167,13 +167,16 @@ def tested_symmetry(fitted: pd.DataFrame, lattice: Lattice, spec: ReduceSpec) ->
 def with_dead_time(
     dataset: DataSet, detector: Detector, profile: Profile, spots: pd.DataFrame, spec: ReduceSpec
 ) -> Detector:
-    """The detector with the dead time of the settings, else with the likely one by what the spots tell."""
+    """The detector with the dead time of the settings, else with the likely one by what the spots tell: measured where
+    they tell it better than the prior does."""
     if spec.noise.dead_time_us is not None:
         return detector
     nominal = dataset.nominal
     told = dead_time(spots, profile.zone(spots["g"].to_numpy(float)), spec.noise.dead_time_sigma)
-    found, error = likely(*told, spec.noise.dead_time_prior_us * 1e-6 / nominal.exposure_s)
-    return replace(detector, dead_time=found / nominal.gain, dead_time_error=error / nominal.gain)
+    prior = spec.noise.dead_time_prior_us * 1e-6 / nominal.exposure_s
+    found, error = (value / nominal.gain for value in likely(*told, prior))
+    how = "measured" if told[1] < prior else "assumed"
+    return replace(detector, dead_time=found, dead_time_error=error, dead_time_is=how)
 
 
 def first_shape(geometry: Geometry, spec: ReduceSpec) -> RockingShape:

@@ -31,8 +31,8 @@ Array = NDArray[np.float64]
 class Detector:
     """What the frames say of the detector: covariance (3, 3) over mean of the counts of pixels (dy, dx) apart
     (noise.noise_covariance); Gaussian sigma of spots in pixels; pixels that do not count; noise (m, 2) of
-    noise.noise_table; dead time in 1 / counts of a pixel in one exposure (deadtime.restored) and its error; offset in
-    counts, of noise.gain_and_offset."""
+    noise.noise_table; dead time in 1 / counts of a pixel in one exposure (deadtime.restored), its error, and whether it
+    is "given" by the settings, "measured" or "assumed"; offset in counts, of noise.gain_and_offset."""
 
     covariance: Array
     spot_sigma: float
@@ -40,6 +40,7 @@ class Detector:
     noise: Array
     dead_time: float = 0.0
     dead_time_error: float = 0.0
+    dead_time_is: str = "assumed"
     offset: float = 0.0
 
     @property
@@ -71,7 +72,8 @@ def detector_of(
             sigma = spot_sigma(stacked)
     given = (spec.noise.dead_time_us or 0.0) * 1e-6
     dead_time = given / (dataset.nominal.gain * dataset.nominal.exposure_s)
-    return Detector(covariance, sigma, pixels, noise_table(sums), dead_time, offset=offset)
+    how = "assumed" if spec.noise.dead_time_us is None else "given"
+    return Detector(covariance, sigma, pixels, noise_table(sums), dead_time, 0.0, how, offset)
 
 
 def search(

@@ -141,8 +141,9 @@ def integrate(
 ) -> pd.DataFrame:
     """Good spots of `frames` (None: of all) up to d_star_max: frame, h, k, l, I, sigma (electrons), relative (part
     of I in sigma), shot (variance of I per electron of I), background, s, g, x, y and, of spotshape.spot_shapes, flat,
-    sigma_flat, peak, ring, sigma_ring, in this order. sigma² = that of integrate_frame + (relative I)², relative² = that of the
-    settings or of spotshape.aperture_error, squared, + the relative error by the dead time's, alike in all frames.
+    sigma_flat, peak, ring, sigma_ring, in this order.
+    sigma² = that of integrate_frame + (relative I)², relative² = that of the settings or of spotshape.aperture_error,
+    squared, + the relative error by the dead time's, alike in all frames.
 
     margin : rad, misorientation allowed for in the prediction.  peaks : of the search; those that nothing predicts
     (reflections far from the Ewald sphere, a third particle) are modelled and taken off too.  second : another

@@ -38,7 +38,7 @@ class CheckName(StrEnum):
 
 _PURPOSES = {
     CheckName.check_reduction: "The data reduction against the truth of simulated frames, and against DIALS",
-    CheckName.check_refinement: "The refinement against measured data that Jana refined, Dyngo's intensities and the truth",
+    CheckName.check_refinement: "The refinement against data that Jana refined, intensities of Dyngo, and the truth",
     CheckName.check_regress: "Whether nanoed regress catches errors that are put in on purpose",
     CheckName.check_serial: "Indexing of serial frames against the truth, by number of frames and dose",
     CheckName.check_simulation: "The simulation: cost, electrons, how its frames look, and DIALS on them",

@@ -101,6 +101,10 @@ def test_summary_and_alarms(result: Reduction) -> None:
     absent = {"groups": ["P b c a"], "n_absent": 3, "mean_ratio": -0.002, "log_odds": 0.0}
     named = dict(summary(result.statistics | {"space_groups": [absent]}, result.frames))["space groups"]
     assert named == "P b c a (3 absences at 0 % of the mean)"
+    assert re.search(r"dead time \d\.\d\d ± \d\.\d\d µs \((assumed|measured)\);", lines["errors beside counting"])
+    counted = {"dead_time_us": 0.0, "dead_time_error_us": 0.0, "dead_time_is": "given"}
+    told = dict(summary(result.statistics | counted, result.frames))["errors beside counting"]
+    assert told.startswith("dead time 0.00 µs (given);")
     upset = result.statistics | {"rotation_reversed": True}
     assert "tilt angles have the wrong sign" in alarms(upset, result.frames)[0]
     turned = result.statistics | {"axis_stated_deg": result.statistics["axis_azimuth_deg"] + 173}

@@ -1,11 +1,14 @@
 """Counts of a frame against the laws that made them: correlated noise, lost counts, halos, strays, common tails."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from nanoed.pipeline.reduce.badpixels import bad_pixels
 from nanoed.pipeline.reduce.deadtime import dead_time, likely, restored
 from nanoed.pipeline.reduce.halo import halo_equations, halo_image, halo_images, halo_shares
 from nanoed.pipeline.reduce.integrate import Integrated, aperture_of, integrate_frame
@@ -19,9 +22,11 @@ from nanoed.pipeline.reduce.noise import (
     uncorrelated,
 )
 from nanoed.pipeline.reduce.profile import Profile, gaussian_profile, measured
+from nanoed.pipeline.reduce.reduce import with_dead_time
+from nanoed.pipeline.reduce.search import Detector
 from nanoed.pipeline.reduce.spots import strays
 from nanoed.pipeline.reduce.spotshape import aperture_error, excess_scatter, spot_shapes
-from nanoed.pipeline.spec import IntegrationSpec
+from nanoed.pipeline.spec import IntegrationSpec, ReduceSpec
 from nanoed.sim.detector import shared_charge
 
 SIGMA = 1.2
@@ -142,18 +147,21 @@ def shapes(frame: int, image: np.ndarray, pixels: np.ndarray, profile: Profile) 
     return pd.DataFrame(columns | more)
 
 
-@pytest.mark.parametrize("true", [0.0, 2e-6])
-def test_dead_time_from_the_tops_of_spots(true: float) -> None:
-    """Within three of its standard errors, which is a tenth of the value; also where the profile is 1 % too wide."""
-    rng = np.random.default_rng(5)
-    wrong = gaussian_profile(1.01 * SIGMA, 8.0, np.zeros(0))
-    tables = []
+def counted(dead_time: float, profile: Profile) -> pd.DataFrame:
+    """Shapes of strong spots on twelve frames of a counter of this dead time, 1 / electrons."""
+    rng, tables = np.random.default_rng(5), []
     for frame in range(12):
         pixels = places(rng)
         image = 3.0 + spots_image(pixels, 10 ** rng.uniform(3.5, 5.5, len(pixels)))
-        counts = rng.poisson(image * np.exp(-image * true)).astype(float)
-        tables.append(shapes(frame, counts, pixels, wrong))
-    table = pd.concat(tables, ignore_index=True)
+        counts = rng.poisson(image * np.exp(-image * dead_time)).astype(float)
+        tables.append(shapes(frame, counts, pixels, profile))
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.mark.parametrize("true", [0.0, 2e-6])
+def test_dead_time_from_the_tops_of_spots(true: float) -> None:
+    """Within three of its standard errors, which is a tenth of the value; also where the profile is 1 % too wide."""
+    table = counted(true, gaussian_profile(1.01 * SIGMA, 8.0, np.zeros(0)))
     value, error = dead_time(table, np.zeros(len(table), np.int64), 50.0)
     assert abs(value - true) < 3 * error
     assert error < 2e-7
@@ -163,6 +171,21 @@ def test_dead_time_from_the_tops_of_spots(true: float) -> None:
         top / 2, rel=0.1
     )  # a Gaussian's loss over its top's
     assert dead_time(table.iloc[:6], np.zeros(6, np.int64), 50.0) == (0.0, np.inf)
+
+
+def test_whether_a_dead_time_is_measured_assumed_or_given_is_told() -> None:
+    """Twelve frames of strong spots measure it; six spots leave the prior; a camera that integrates is given none."""
+    table = counted(2e-6, PROFILE).assign(g=0.5)
+    dataset: Any = SimpleNamespace(nominal=SimpleNamespace(exposure_s=1.0, gain=1.0))
+    before = Detector(uncorrelated(1.0), SIGMA, bad_pixels(none=np.zeros((SIZE, SIZE), bool)), np.zeros((0, 2)))
+    seen = with_dead_time(dataset, before, PROFILE, table, ReduceSpec())
+    assert seen.dead_time_is == "measured"
+    assert seen.dead_time == pytest.approx(2e-6, abs=5e-7)
+    assumed = with_dead_time(dataset, before, PROFILE, table.iloc[:6], ReduceSpec())
+    assert assumed.dead_time_is == "assumed"
+    assert assumed.dead_time == pytest.approx(2e-6 * np.sqrt(2 / np.pi))
+    given = ReduceSpec.model_validate({"noise": {"dead_time_us": 0.0}})
+    assert with_dead_time(dataset, before, PROFILE, table, given) is before
 
 
 def test_a_dead_time_is_believed_as_far_as_it_is_measured() -> None:

@@ -20,8 +20,8 @@ def summary(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[tuple[str,
         ("frames", _frames(frames)),
         ("detector", f"gain {numbers['gain']:.3f}, offset {numbers['noise_offset']:.3g}; "
                      f"{_bad(numbers['bad_pixels'])}; spots {numbers['spot_sigma_px']:.2f} px wide"),
-        ("errors beside counting", f"dead time {numbers['dead_time_us']:.2f} ± {numbers['dead_time_error_us']:.2f} µs; "
-                     f"{100 * numbers['relative_error']:.2f} % of an intensity by the shapes of spots"),
+        ("errors beside counting", f"{_dead_time(numbers)}; {100 * numbers['relative_error']:.2f} % of an intensity by "
+                                   "the shapes of spots"),
         ("tilt axis", f"azimuth {numbers['axis_azimuth_deg']:.2f}°{_sense(numbers)}"),
         ("peaks", f"{numbers['n_peaks']}, of those at low angles {100 * numbers['indexed_fraction']:.1f} % indexed; "
                   f"scatter {numbers['peak_scatter_px']:.3f} px"),
@@ -110,6 +110,12 @@ def _frames(frames: pd.DataFrame) -> str:
 def _bad(pixels: Mapping[str, int]) -> str:
     named = ", ".join(f"{n} {name}" for name, n in pixels.items() if n and name != "all")
     return f"bad pixels: {named}" if named else "no bad pixels"
+
+
+def _dead_time(numbers: Mapping[str, Any]) -> str:
+    error = numbers["dead_time_error_us"]
+    value = f"{numbers['dead_time_us']:.2f}" + (f" ± {error:.2f}" if error else "")
+    return f"dead time {value} µs ({numbers['dead_time_is']})"
 
 
 def _sense(numbers: Mapping[str, Any]) -> str:
