@@ -1,6 +1,7 @@
 """`nanoed report DIR` for a folder of many runs: accuracy against size, and every row of the results, sortable.
 
-Read: `results.csv` (columns of tables.RESULT_COLUMNS, others beside them; lines that begin with # are remarks).
+Read: `results.csv` (columns of tables.RESULT_COLUMNS, others beside them; lines that begin with # are remarks); `study.toml`,
+where it is there.
 Written: `report.html` and, where sizes differ, `figures/accuracy.csv` and `.svg`.
 """
 
@@ -21,7 +22,8 @@ from nanoed.sim.physics.files import write_whole
 from nanoed.studies.figure_tables import FOLDER
 from nanoed.studies.figures import SERIES
 from nanoed.studies.page_parts import Source, plain
-from nanoed.studies.statistics import summarise
+from nanoed.studies.settings import read_toml
+from nanoed.studies.statistics import AS_PUBLISHED, summarise
 from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
 
 GOALS_A = (0.02, 0.01)  # average distances from the truth that the size limit is asked for
@@ -69,15 +71,15 @@ def read_many(path: Path) -> pd.DataFrame:
     return table
 
 
-def accuracy_table(results: pd.DataFrame) -> pd.DataFrame:
+def accuracy_table(results: pd.DataFrame, geometric: bool = True) -> pd.DataFrame:
     """Average distance from the truth by structure, protocol, fluence, method and size, over the replicates.
 
-    n : replicates with a result, of `asked`.  av_dist_A : geometric mean, low and high its 95 % interval (Student's t
-    on the logarithms; NaN for one replicate).  max_dist_A : geometric mean.  r_obs_pct : mean.
+    n : replicates with a result, of `asked`.  av_dist_A : mean, low and high its 95 % interval (Student's t; NaN for
+    one replicate), of the logarithms if `geometric`; max_dist_A : its mean likewise.  r_obs_pct : arithmetic mean.
     """
     rows = []
     for key, part in results.groupby(GROUP, sort=True, dropna=False):
-        average, largest = (summarise(part[name], geometric=True) for name in ("av_dist_A", "max_dist_A"))
+        average, largest = (summarise(part[name], geometric) for name in ("av_dist_A", "max_dist_A"))
         rows.append(
             dict(zip(GROUP, key, strict=True))
             | {"asked": len(part), "n": int(average["n"]), "av_dist_A": average["mean"]}
@@ -141,11 +143,13 @@ def _accuracy(source: Source) -> Section | None:
     results, folder = source.results, source.folder
     if results["equiv_diameter_nm"].nunique() < 2 or not (results["av_dist_A"] > 0).any():
         return None
-    table = accuracy_table(results)
+    geometric = _geometric(folder)
+    table = accuracy_table(results, geometric)
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     write_whole(folder / FOLDER / "accuracy.csv", text)
     caption = (
-        "Geometric mean over the replicates, bars: its 95 % interval; small dots: every replicate. "
+        f"{'Geometric' if geometric else 'Arithmetic'} mean over the replicates, bars: its 95 % interval; small dots: "
+        "every replicate. "
         f"Dashed: {' and '.join(f'{goal:g}' for goal in GOALS_A)} Å."
     )
     picture = source.drawn("accuracy", accuracy_figure(table, results), caption)
@@ -154,6 +158,12 @@ def _accuracy(source: Source) -> Section | None:
     shown = plain(table, names, names, forms)
     download = Download("accuracy.csv", text.encode())
     return Section("accuracy", "Accuracy against size", (), (shown,), (picture,), (download,))
+
+
+def _geometric(folder: Path) -> bool:
+    """Whether means of distances are those of the logarithms: not where the study's analysis has arithmetic ones."""
+    grid = folder / "study.toml"
+    return not grid.is_file() or str(read_toml(grid).get("analysis")) not in AS_PUBLISHED
 
 
 def _alarms(results: pd.DataFrame) -> list[str]:

@@ -16,6 +16,8 @@ CONFIDENCE = 0.95
 DRAWS = 2000
 FLOOR = 1e-12
 """What counts as zero where logarithms are taken."""
+AS_PUBLISHED = frozenset(("paper",))
+"""Analyses whose means of distances are arithmetic too, as in the published tables that they are held against."""
 
 
 def summarise(values: Sequence[float] | pd.Series, geometric: bool = False) -> dict[str, float]:

@@ -20,8 +20,9 @@ from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.files import write_whole
 from nanoed.studies.folder import alone
 from nanoed.studies.settings import nearest
+from nanoed.studies.statistics import AS_PUBLISHED
 from nanoed.studies.sweeps.analyses import ANALYSES, OF_MODELS
-from nanoed.studies.sweeps.analyses.common import MEASURES, derived, means
+from nanoed.studies.sweeps.analyses.common import ARITHMETIC, GEOMETRIC, MEAN_IS, MEASURES, derived, means
 from nanoed.studies.sweeps.analyses.sites import Models
 from nanoed.studies.sweeps.cost import SECONDS, Cost, estimate, machine_speed
 from nanoed.studies.sweeps.grid import Extent, Point, Study, points_of, study_digest
@@ -148,9 +149,10 @@ def read_study_results(text: str, axes: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def summary(results: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    """Means over the seeds of every point and method, as `means` has them."""
-    return means(derived(results), ["block", "case", *axes, "method"], MEASURES)
+def summary(results: pd.DataFrame, axes: Sequence[str], analysis: str = "summary") -> pd.DataFrame:
+    """Means over the seeds of every point and method, as `means` has them; of distances as the analysis has them."""
+    geometric = frozenset[str]() if analysis in AS_PUBLISHED else GEOMETRIC
+    return means(derived(results), ["block", "case", *axes, "method"], MEASURES, geometric)
 
 
 def _models(points: Sequence[Point], store: Store) -> Models:
@@ -178,11 +180,13 @@ def _write(outcome: Outcome, results: pd.DataFrame, study: Study, out: Path, hea
     bad = results[results["status"] != "ok"]
     alarms = (f"{len(bad)} of {len(results)} refinements have no result; the table of failures says why.",)
     failures = bad[["block", *study.axes, "case", "seed", "method", "status", "message"]]
-    means = summary(results, study.axes)
-    shown = dict(outcome.shown) | {"summary": () if outcome.tables else (page_table(means, _SUMMARY),)}
+    means = summary(results, study.axes, study.analysis)
+    mean_is = ARITHMETIC if study.analysis in AS_PUBLISHED else MEAN_IS
+    shown = dict(outcome.shown) | {"summary": () if outcome.tables else (page_table(means, _SUMMARY, mean_is),)}
     shown["failures"] = (_shown_failures(failures, study.axes),)
     tables = dict(outcome.tables) | ({"failures": failures} if len(bad) else {}) | {"summary": means}
-    titles = dict(outcome.titles) | {"failures": "What failed, and why", "summary": "Means of every quantity"}
+    titles = dict(outcome.titles) | {"failures": "What failed, and why"}
+    titles["summary"] = f"Means of every quantity: {mean_is}"
     whole = Outcome((*_replicates(results), *outcome.remarks), tables, outcome.drawings, shown, titles)
     (out / "failures.csv").unlink(missing_ok=True)
     return write_outcome(whole, out, study.title or study.name, header, alarms if len(bad) else ())

@@ -10,6 +10,7 @@ import pytest
 from nanoed.sim.physics.crystal import read_cif
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import structure_file
+from nanoed.studies.report import report
 from nanoed.studies.sweeps import study
 from nanoed.studies.sweeps.analyses import ANALYSES, curves, flaws, indicators, paper, sites, size_limit
 from nanoed.studies.sweeps.grid import Study
@@ -285,6 +286,43 @@ def test_summary_counts_failures_and_leaves_them_out_of_means():
     rows.append({"method": "dynamical", "seed": 4, "status": "failed"})
     row = summary(results(rows), []).iloc[0]
     assert (row["runs"], row["failed"], row["r_obs_pct"]) == (4, 1, 2.0)
+
+
+SKEWED, ARITHMETIC, GEOMETRIC = (0.001, 0.004, 0.025), 0.01, 1e-7 ** (1 / 3)
+
+
+def skewed():
+    """Distances whose two means differ, at two sizes."""
+    return results([
+        {"case": "anatase", "method": "dynamical", "seed": k, "av_dist_A": d, "equiv_diameter_nm": size}
+        for size in (10.0, 20.0) for k, d in enumerate(SKEWED)
+    ])  # fmt: skip
+
+
+def test_means_beside_the_published_tables_are_arithmetic_like_these(tmp_path):
+    compared = ANALYSES["paper"](skewed(), {})
+    by = compared.tables["table-2"].set_index("quantity")
+    assert by.loc["av_dist_A", "simulated"] == pytest.approx(ARITHMETIC)
+    assert summary(skewed(), [], "paper")["av_dist_A"].tolist() == pytest.approx([ARITHMETIC])
+    assert summary(skewed(), [], "curves")["av_dist_A"].tolist() == pytest.approx([GEOMETRIC])
+    block = {"name": "a", "cases": ["anatase"], "seeds": [1]}
+    spec = Study.model_validate({"name": "x", "analysis": "paper", "block": [block]})
+    text = study._write(compared, skewed(), spec, tmp_path, "h").read_text("utf-8")
+    assert "Means of every quantity: arithmetic means" in text
+    assert "arithmetic mean and standard deviation over" in text
+    assert "geometric" not in text
+
+
+@pytest.mark.parametrize(
+    ("analysis", "mean", "word"), [("paper", ARITHMETIC, "Arithmetic"), ("curves", GEOMETRIC, "Geometric")]
+)
+def test_the_report_of_many_runs_has_the_means_of_their_study(tmp_path, analysis, mean, word):
+    block = '[[block]]\nname = "a"\ncases = ["anatase"]\nseeds = [1]\n'
+    (tmp_path / "study.toml").write_text(f'name = "x"\nanalysis = "{analysis}"\n{block}')
+    (tmp_path / "results.csv").write_text(skewed().to_csv(index=False))
+    assert f"{word} mean over the replicates" in report(tmp_path).read_text("utf-8")
+    accuracy = pd.read_csv(tmp_path / "figures" / "accuracy.csv")
+    assert accuracy["av_dist_A"].tolist() == pytest.approx([mean, mean], rel=1e-5)
 
 
 def test_results_survive_being_written_and_read():

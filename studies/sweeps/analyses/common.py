@@ -25,6 +25,7 @@ GEOMETRIC = frozenset(("av_dist_A", "max_dist_A"))
 """Distances from the truth scatter by factors: their means and intervals are those of the logarithms."""
 SHARES = frozenset(("hand_right",))
 MEAN_IS = "means over the seeds with 95 % intervals, of distances the geometric mean"
+ARITHMETIC = "arithmetic means over the seeds, of distances too"
 
 
 def derived(results: pd.DataFrame) -> pd.DataFrame:
@@ -36,11 +37,14 @@ def derived(results: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def means(results: pd.DataFrame, keys: Sequence[str], columns: Iterable[str]) -> pd.DataFrame:
+def means(
+    results: pd.DataFrame, keys: Sequence[str], columns: Iterable[str], geometric: frozenset[str] = GEOMETRIC
+) -> pd.DataFrame:
     """One row per group of `keys`, in order of appearance: runs, failed, and of each column mean, sd and the 95 %
     interval of the mean, over the runs that have a number there.
 
-    Means of the columns of GEOMETRIC are geometric. A column that no row of the table has a number in is left out.
+    Means of the columns in `geometric` are those of the logarithms, all others arithmetic. A column that no row of the
+    table has a number in is left out.
     """
     known = [name for name in columns if name in results and results[name].notna().any()]
     rows = []
@@ -48,7 +52,7 @@ def means(results: pd.DataFrame, keys: Sequence[str], columns: Iterable[str]) ->
         row: dict[str, Any] = dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True))
         row |= {"runs": len(group), "failed": int((group["status"] != "ok").sum())}
         for name in known:
-            numbers = share(group[name]) if name in SHARES else summarise(group[name], name in GEOMETRIC)
+            numbers = share(group[name]) if name in SHARES else summarise(group[name], name in geometric)
             row[name] = numbers["mean"]
             row |= {f"{name}_{part}": numbers[part] for part in ("sd", "mean_low", "mean_high")}
         rows.append(row)

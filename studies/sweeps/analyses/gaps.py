@@ -32,7 +32,10 @@ LEAST_GAP: Mapping[str, float] = {"r_int_pct": 2.0, "r_obs_pct": 2.0, "av_dist_A
 """Gaps below these are told in the table alone."""
 LEAST_PCT = 1
 """Of a gap, that something must close to be named."""
-CAPTION = "change against the standard flaws, paired by seed, with its 95 % interval; strength in the field's unit"
+CAPTION = (
+    "arithmetic mean of the change against the standard flaws, paired by seed, with its 95 % interval; strength in the"
+    " field's unit"
+)
 
 
 def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:

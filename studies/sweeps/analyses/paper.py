@@ -2,7 +2,7 @@
 
 Blocks of the grid: those with axis `flaw_off` hold the runs with one flaw off, those with axis `added` runs with
 something more, those with axis `cations` the two distributions of cations; all others are data sets of the tables.
-Published: cases/published.csv.
+Published: cases/published.csv.  Means over the seeds are arithmetic, of distances too, as in the published tables.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ _TITLES = {
 }
 _RADAR_CAPTION = (
     "Average and maximal distances from the reference structure (Å) by data set, kinematical and dynamical: published"
-    " and simulated (mean; band: 5 to 95 % of the seeds). Radius logarithmic."
+    " and simulated (arithmetic mean; band: 5 to 95 % of the seeds). Radius logarithmic."
 )
 
 
@@ -186,7 +186,7 @@ def side_by_side(part: pd.DataFrame, methods: Sequence[str]) -> Table:
     data = {"kinematical": "of averaged data", "dynamical": "by frames"}
     what = " and ".join(f"{method} refinement {data[method]}" for method in methods)
     n = f"{mine['seeds'].min()} to {mine['seeds'].max()}" if mine["seeds"].nunique() > 1 else f"{mine['seeds'].max()}"
-    of = "one seed" if mine["seeds"].max() < 2 else f"mean and standard deviation over {n} seeds"
+    of = "one seed" if mine["seeds"].max() < 2 else f"arithmetic mean and standard deviation over {n} seeds"
     caption = f"{what}. publ.: published; sim.: simulated, {of}"
     if (mine["agrees"] == "no").any():
         caption += "; †: outside the criterion, see the findings"
@@ -222,7 +222,8 @@ def listed(table: pd.DataFrame, spread: str) -> Table:
         for row in table.to_dict("records")
     )
     what = "" if "quantity" in keys else "R_obs (%). "
-    return Table((*keys, "published", "simulated", "seeds"), rows, f"{what}Simulated: mean, below it {spread}.")
+    caption = f"{what}Simulated: arithmetic mean, below it {spread}."
+    return Table((*keys, "published", "simulated", "seeds"), rows, caption)
 
 
 def treatment_table(results: pd.DataFrame, published: Published) -> pd.DataFrame:

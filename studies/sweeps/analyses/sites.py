@@ -79,8 +79,8 @@ def _shown(table: pd.DataFrame) -> Table:
         rows.append(tuple(cells))
     head = [f"{method}, {which}" for method in METHODS for which in ("publ.", "sim.")]
     caption = (
-        "publ.: published, below it the printed s.u.; sim.: simulated, mean and below it standard deviation over"
-        f" {table['seeds'].max()} seeds. The dynamical values published are the truth of the simulation."
+        "publ.: published, below it the printed s.u.; sim.: simulated, arithmetic mean and below it standard deviation"
+        f" over {table['seeds'].max()} seeds. The dynamical values published are the truth of the simulation."
     )
     return Table(("site", "", *head), tuple(rows), caption)
 
