@@ -1,7 +1,7 @@
 """`nanoed report DIR` for a folder of many runs: accuracy against size, and every row of the results, sortable.
 
-Read: `results.csv` (columns of tables.RESULT_COLUMNS, others beside them; lines that begin with # are remarks); `study.toml`,
-where it is there.
+Read: `results.csv` (columns of tables.RESULT_COLUMNS, others beside them; lines that begin with # are remarks);
+`study.toml`, where it is there.
 Written: `report.html` and, where sizes differ, `figures/accuracy.csv` and `.svg`.
 """
 
