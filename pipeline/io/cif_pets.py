@@ -30,6 +30,7 @@ LARGEST_INDEX = 999
 _ALSO = {"intensity_meas": "F_squared_meas", "intensity_sigma": "F_squared_sigma"}
 """Core-dictionary names that stand in for those of PETS2."""
 _TEXT_TAG = "_diffrn_measurement_details"
+_TILT_SU_TAGS = ("_nanoed_zone_axis_id", "_nanoed_zone_axis_tilt_su")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +40,8 @@ class PetsData:
     cell : a, b, c in Å, angles in degrees, as the file states it.  wavelength : Å.
     ub : (3, 3) 1/Å, columns a*, b*, c*.
     zones : id (int), u, v, w, semi_angle (degrees: precession or half rotation), alpha, beta, omega
-        (degrees), scale.
+        (degrees), scale; in our own files tilt_su, degrees: the error expected of an orientation about either
+        direction across the beam, which other programs do not state.
     reflections : h, k, l, zone (int), I, sigma.
     extra : lines "key: value" of the file's text block, in order.
     """
@@ -77,6 +79,9 @@ def read_cif_pets(path: str | Path) -> PetsData:
     if unknown:
         raise InputError("reflections of a zone that is not listed", file=path, field="_refln_zone_axis_id",
                          value=min(unknown), allowed="ids of _diffrn_zone_axis_id")  # fmt: skip
+    if block.find_loop(_TILT_SU_TAGS[0]):
+        stated = _loop(block, "_nanoed_zone_axis_", ("id", "tilt_su"), ["id", "tilt_su"], path)
+        zones = zones.assign(tilt_su=zones["id"].map(stated.drop_duplicates("id").set_index("id")["tilt_su"]))
     wavelength = _number(block, "_diffrn_radiation_wavelength", path)
     _check_sound(path, (a, b, c, alpha, beta, gamma), wavelength, np.array(ub), zones, reflections)
     return PetsData(
@@ -102,6 +107,10 @@ def write_cif_pets(path: str | Path, data: PetsData) -> None:
     for number, axis, row in zip(data.zones["id"], uvw, columns, strict=True):
         angles = " ".join(f"{x:10.5f}" for x in row)
         lines.append(f"{number:5d} {axis[0]:9.6f} {axis[1]:9.6f} {axis[2]:9.6f} {angles}")
+    if "tilt_su" in data.zones:
+        lines += ["", "loop_", *_TILT_SU_TAGS]
+        errors = data.zones[["id", "tilt_su"]].dropna()
+        lines += [f"{z:5d} {e:.5f}" for z, e in zip(errors["id"], errors["tilt_su"], strict=True)]
     lines += ["", "loop_"] + [f"_refln_{tag}" for tag in _REFLN_TAGS]
     hkl = data.reflections[["h", "k", "l", "zone"]].to_numpy(int)
     values = data.reflections[["I", "sigma"]].to_numpy(float)
@@ -122,6 +131,7 @@ def _check_sound(
     hkl, angles = reflections[["h", "k", "l"]].to_numpy(), zones[["alpha", "beta", "omega"]].to_numpy(float)
     lengths = min(cell) > 0 and max(cell[:3]) <= 1e4 and max(cell[3:]) < 180
     sigma, semi_angle, scale = reflections["sigma"], zones["semi_angle"], zones["scale"]
+    tilt_su = zones["tilt_su"].dropna() if "tilt_su" in zones else scale[:0]
     wrong = {
         "_cell_length_a": ("not a cell", not (lengths and gemmi.UnitCell(*cell).volume > 0)),
         "_diffrn_radiation_wavelength": ("not a wavelength of electrons", not 1e-4 < wavelength < 10),
@@ -134,6 +144,7 @@ def _check_sound(
             zones["id"].duplicated().any() or zones["id"].abs().max() > 1e6,
         ),
         "_diffrn_zone_axis_alpha": ("not angles", np.abs(angles).max(initial=0.0) > 1e4),
+        _TILT_SU_TAGS[1]: ("not errors of angles", not tilt_su.between(0, 90).all()),
         "_diffrn_zone_axis_scale": ("not scales", scale.abs().max() > 1e12),
         "_diffrn_zone_axis_precession_angle": ("not angles", not semi_angle.between(0, 90).all()),
         "_refln_index_h": (f"indices beyond {LARGEST_INDEX}", np.abs(hkl).max(initial=0) > LARGEST_INDEX),

@@ -56,8 +56,8 @@ class Model:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Oriented:
-    """Result: geometry, model, sd (n, 2) rad expected error of each frame's two tilts before smoothing,
-    smoothing: variances chosen for each tilt, calculated: the last evaluation."""
+    """Result: geometry, model, sd (n, 2) rad expected error of each frame's two tilts (0: the stage's angles were
+    kept), smoothing: variances chosen for each tilt, calculated: the last evaluation."""
 
     geometry: Geometry
     model: Model
@@ -188,10 +188,13 @@ def _refined(
     choice = tuple(choose_smoothing(geometry.alpha, t, c) for t, c in ((a, cov_a), (b, cov_b)))
     priors = (np.linalg.inv(choice[0].covariance), np.linalg.inv(choice[1].covariance))
     if spec.refine or hold_scales:
-        geometry, model, _ = _cycles(start, geometry, data, model, priors, spec)
+        geometry, model, normal = _cycles(start, geometry, data, model, priors, spec)
+    sd = np.zeros((len(geometry), 2))
     if spec.refine:
         geometry = without_common_rotation(geometry, start.alpha)
-    sd = np.sqrt(np.column_stack([np.diag(cov_a), np.diag(cov_b)]))
+        for c, prior in enumerate(priors):
+            normal[c::3, c::3] += prior
+        sd = np.sqrt(np.diag(np.linalg.inv(normal)).reshape(-1, 3)[:, :2])
     return Oriented(geometry, model, sd, (choice[0], choice[1]), evaluate(geometry, data, model, spec))
 
 

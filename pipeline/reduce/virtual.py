@@ -23,7 +23,8 @@ class VirtualFrames:
     """What dynamical refinement is given.
 
     zones : id (from 1), first, last (frames, counted from 0), semi_angle (of precession as fitted to the
-        rocking curves: the nominal one is 2-5 % off, H7), alpha, beta, omega (degrees), scale.
+        rocking curves: the nominal one is 2-5 % off, H7), alpha, beta, omega (degrees), scale, tilt_su (degrees, of
+        either tilt, where orientations were refined).
     reflections : h, k, l, I, sigma, zone.  merged, step : frames in a virtual frame and between their starts.
     """
 
@@ -90,7 +91,7 @@ def _zones(oriented: Oriented, members: list[NDArray[np.int64]], semi_angle_deg:
     geometry, scale = oriented.geometry, np.exp(oriented.model.log_scale)
     angles = np.degrees(np.column_stack([geometry.alpha, geometry.beta, geometry.omega]))
     mean = np.array([angles[m].mean(axis=0) for m in members]).reshape(-1, 3)
-    return pd.DataFrame(
+    zones = pd.DataFrame(
         {
             "id": [int(m[0]) + 1 for m in members],
             "first": [int(m[0]) for m in members],
@@ -102,6 +103,10 @@ def _zones(oriented: Oriented, members: list[NDArray[np.int64]], semi_angle_deg:
             "scale": [float(scale[m].mean()) for m in members],
         }
     )
+    if not oriented.sd.any():
+        return zones
+    either = np.degrees(np.sqrt(0.5 * (oriented.sd**2).sum(axis=1)))
+    return zones.assign(tilt_su=[float(either[m].mean()) for m in members])
 
 
 def _summed(

@@ -127,6 +127,7 @@ def _approach(
         state = replace(state, sizes=np.append(near.sizes, np.zeros(len(data.zones))))
     problem = replace(problem, frames=frames, at=state, report=_reporter(progress, "orientations"))
     if spec.optimise_orientations:
+        problem = _reweighted(problem, state)
         state = replace(state, tilts=search_tilts(problem, state))
         known = {f.zone: t for f, t in zip(frames, state.tilts, strict=True)}
         frames = frames_of(data, spec, known)
@@ -191,11 +192,17 @@ def _searched_again(problem: Problem, fit: Fit) -> tuple[Problem, Fit]:
 
 
 def _reweighted(problem: Problem, state: State) -> Problem:
-    """The problem with the frames' weights at a state, where these follow from the misfit."""
-    if problem.spec.frame_weights != "mean_wr":
+    """The problem with weights of frames, and of errors stated for orientations, that follow a state's misfit."""
+    frames, spec = problem.frames, problem.spec
+    stated = spec.tilt_prior_deg is None and any(f.tilt_su is not None for f in frames)
+    if spec.frame_weights != "mean_wr" and not stated:
         return problem
     calculated = [i for i, _ in problem.evaluate(state, derivatives=False)]
-    return replace(problem, frames=balanced(problem.frames, calculated))
+    if spec.frame_weights == "mean_wr":
+        frames = balanced(frames, calculated)
+    chi2 = sum(cost_of(f, i) for f, i in zip(frames, calculated, strict=True))
+    freedom = sum(len(f.observed) - 1 for f in frames) - len(state.values) - len(state.sizes)
+    return replace(problem, frames=frames, misfit=max(1.0, float(np.sqrt(chi2 / max(freedom, 1)))))
 
 
 def _finish(problem: Problem, state: State, data: PetsData, progress: Progress | None) -> Refinement:
@@ -209,7 +216,7 @@ def _finish(problem: Problem, state: State, data: PetsData, progress: Progress |
         return refinement_of(*_cycled(problem, state), data)
     patient = problem.spec.model_copy(update={"max_cycles": PATIENCE * problem.spec.max_cycles})
     alone, near = _cycled(replace(problem, spec=patient, engine=replace(problem.engine, alone=True)), state)
-    problem = replace(problem, frames=alone.frames, at=near.state)
+    problem = replace(problem, frames=alone.frames, at=near.state, misfit=alone.misfit)
     fit = gauss_newton(problem, near.state, problem.spec.settled, problem.spec.optimise_orientations)
     fit = replace(fit, history=pd.concat([near.history, fit.history], ignore_index=True))
     return refinement_of(*_reselected(problem, fit), data)

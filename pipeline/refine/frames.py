@@ -38,6 +38,7 @@ class Frame:
     azimuth : of the tilt axis, rad.  hkl : (n, 3), observed, weight : (n,) of the reflections that are refined.
     sigma : (n,).  number : its row in the data.  place : in the range of stage angles, -1 to 1.
     own_from : where the frames' own sizes begin among those of a state; 0: there are none.
+    tilt_su : rad, the error that the data state for either tilt of the orientation; None: they do not.
     """
 
     zone: int
@@ -51,6 +52,7 @@ class Frame:
     number: int = 0
     place: float = 0.0
     own_from: int = 0
+    tilt_su: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,6 +207,7 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
     out = []
     low, high = data.zones["alpha"].min(), data.zones["alpha"].max()
     columns = data.zones[["id", "semi_angle", "alpha", "beta", "omega"]].to_numpy(float)
+    stated = np.radians(data.zones["tilt_su"]) if "tilt_su" in data.zones else np.zeros(len(columns))
     for number, (identifier, *degrees) in enumerate(columns):
         zone, (semi_angle, *angles) = int(identifier), np.radians(degrees)
         if zone not in groups:
@@ -219,8 +222,9 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
         w = weights(observed, sigma, spec.instability, spec.emphasis)
         place = float((2 * degrees[1] - low - high) / max(high - low, 1e-9))
         own = 0 if spec.thickness.frame_spread is None else 1 + spec.thickness.angle_terms
+        su = float(stated[number]) if stated[number] > 0 else None
         out.append(
-            Frame(zone, orientation, semi_angle, angles[2], hkl, observed, sigma, w, number, place, own)
+            Frame(zone, orientation, semi_angle, angles[2], hkl, observed, sigma, w, number, place, own, su)
         )
     if not out:
         raise InputError("no frame has reflections inside the limits", field="rs_g_max", value=spec.rs_g_max)

@@ -23,7 +23,7 @@ def heldout_r_obs_pct(
     of all frames, by the Jacobians (`slopes`) at hand; a frame keeps a scale, tilts and, where it has one, a size of
     its own. NaN where there are too few frames.
     """
-    blocks = blocks_of(problem.frames, calculated, slopes, state.tilts, problem.prior)
+    blocks = blocks_of(problem.frames, calculated, slopes, state.tilts, problem.priors)
     restrained = problem.outside(state)
     fold = np.array([f.number for f in problem.frames]) % folds
     if len(np.unique(fold)) < 2:

@@ -32,10 +32,15 @@ POOR = 0.25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Point:
-    """A state, its intensities and costs per frame."""
+    """A state, its intensities, Jacobians (n, p + k + 2) and costs per frame.
+
+    Columns of the Jacobians that belong to sizes and tilts are of this state; those of the structure, which take ten
+    times as long, may be of an earlier one.
+    """
 
     state: State
     calculated: list[Array]
+    slopes: list[Array]
     costs: Array
 
 
@@ -63,15 +68,17 @@ def gauss_newton(
 ) -> Fit:
     """Damped Gauss-Newton on structure, sizes and, with `tilts`, orientations together.
 
-    A Jacobian (`slopes` at the start) is kept while steps shrink to a third or better, else computed anew; it settles
-    when the largest shift without damping is below `settled` s.u., or after `enough` cycles.  Raises ConvergenceError
-    where it does not, RunawayThicknessError where the thickness leaves the range of the scan.
+    The structure's Jacobian (in `slopes` at the start) is kept while steps shrink to a third or better, else computed
+    anew; it settles when the largest shift without damping is below `settled` s.u., or after `enough` cycles.  Raises
+    ConvergenceError where it does not, RunawayThicknessError where the thickness leaves the range of the scan.
     """
-    point, slopes, fresh = _linearised(problem, state, slopes)
+    point, fresh = _linearised(problem, state, slopes), slopes is None
     damping, last, shift = 0.0, np.inf, np.inf
     history: list[dict[str, float]] = []
     for cycle in range(problem.spec.max_cycles if enough is None else enough):
-        blocks = blocks_of(problem.frames, point.calculated, slopes, point.state.tilts, problem.prior)
+        blocks = blocks_of(
+            problem.frames, point.calculated, point.slopes, point.state.tilts, problem.priors
+        )
         restrained = problem.outside(point.state)
         outside = (restrained.normal, restrained.right)
         try:
@@ -91,11 +98,11 @@ def gauss_newton(
         if shift < settled and not determined(normal):
             raise ConvergenceError(_undetermined(problem, blocks, restrained.normal))
         if shift < settled or cycle + 1 == enough:
-            return Fit(point.state, slopes, covariance, su, pd.DataFrame(history))
+            return Fit(point.state, point.slopes, covariance, su, pd.DataFrame(history))
         if better and shift <= last / 3:
             damping, fresh = (damping / 10 if damping > 1e-4 else 0.0), False
         elif better or not fresh:
-            point, slopes, fresh = _linearised(problem, point.state, None)
+            point, fresh = _linearised(problem, point.state, None), True
             damping = _damped_anew(damping, better, poor)
         else:
             damping = max(10 * damping, 1e-2)
@@ -140,14 +147,18 @@ def _moved(before: State, after: State) -> tuple[Floats, Floats]:
     return step, after.tilts - before.tilts
 
 
-def _linearised(
-    problem: Problem, state: State, slopes: list[Array] | None
-) -> tuple[_Point, list[Array], bool]:
-    """The point, Jacobians of all frames, and whether these are of this state."""
-    found = problem.evaluate(state, derivatives=slopes is None)
-    calculated = [i for i, _ in found]
-    point = _Point(state, calculated, _costs(problem, state.tilts, calculated))
-    return point, slopes or [s for _, s in found], slopes is None
+def _linearised(problem: Problem, state: State, slopes: list[Array] | None) -> _Point:
+    """The point, with the structure's part of the Jacobians `slopes`, if there are such."""
+    potential = problem.potential(state.values, derivatives=slopes is None)
+    found = problem.each(lambda i: problem.frame(i, state, state.tilts[i], potential, True))
+    calculated, own = [i for i, _ in found], [s for _, s in found]
+    joined = own if slopes is None else [_with_own(s, o) for s, o in zip(slopes, own, strict=True)]
+    return _Point(state, calculated, joined, _costs(problem, state.tilts, calculated))
+
+
+def _with_own(slope: Array, own: Array) -> Array:
+    """The Jacobian (n, p + k + 2) with the columns (n, k + 2) of sizes and tilts replaced."""
+    return np.hstack([slope[:, : slope.shape[1] - own.shape[1]], own])
 
 
 def _resized(problem: Problem, sizes: Floats) -> Floats:
@@ -166,7 +177,7 @@ def _resized(problem: Problem, sizes: Floats) -> Floats:
 def _costs(problem: Problem, tilts: Floats, calculated: list[Array]) -> Array:
     """Sum of squares of each frame, its tilts' prior included."""
     fit = [cost_of(f, i) for f, i in zip(problem.frames, calculated, strict=True)]
-    return np.array(fit) + np.sum(tilts**2, axis=1) / problem.prior**2
+    return np.array(fit) + np.sum(tilts**2, axis=1) / problem.priors**2
 
 
 def _step(problem: Problem, point: _Point, step: Array, local: Array) -> _Point:
@@ -175,17 +186,16 @@ def _step(problem: Problem, point: _Point, step: Array, local: Array) -> _Point:
     sizes = _resized(problem, state.sizes + np.clip(step[p:], -LARGEST_LOG_STEP, LARGEST_LOG_STEP))
     values = state.values + problem.parameters.limited(step[:p])
     moved = State(values, sizes, state.tilts + limited(local))
+    there = _linearised(problem, moved, point.slopes)
     potential = problem.potential(moved.values, derivatives=False)
-    calculated = [
-        i for i, _ in problem.each(lambda i: problem.frame(i, moved, moved.tilts[i], potential, False))
-    ]
-    costs, tilts = _costs(problem, moved.tilts, calculated), moved.tilts.copy()
+    calculated, slopes, costs, tilts = there.calculated, there.slopes, there.costs.copy(), moved.tilts.copy()
     worse = np.flatnonzero((costs > point.costs * MUCH_WORSE) & np.any(local != 0, axis=1))
     anew = problem.each(lambda i: descended(problem, i, moved, state.tilts[i], potential), worse)
     for i, found in zip(worse, anew, strict=True):
         if found.cost < costs[i]:
             tilts[i], costs[i], calculated[i] = found.tilt, found.cost, found.calculated
-    return _Point(replace(moved, tilts=tilts), calculated, costs)
+            slopes[i] = _with_own(slopes[i], found.slope)
+    return _Point(replace(moved, tilts=tilts), calculated, slopes, costs)
 
 
 def _total(problem: Problem, point: _Point) -> float:

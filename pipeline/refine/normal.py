@@ -84,11 +84,11 @@ def block_of(
 
 
 def blocks_of(
-    frames: list[Frame], calculated: list[Array], slopes: list[Array], tilts: Floats, prior: float
+    frames: list[Frame], calculated: list[Array], slopes: list[Array], tilts: Floats, priors: Array
 ) -> list[Block]:
-    """The blocks of all frames at their tilts (frames, 2), without damping."""
-    rows = zip(frames, calculated, slopes, tilts, strict=True)
-    return [block_of(f, i, s, t, prior, 0.0) for f, i, s, t in rows]
+    """The blocks of all frames at their tilts (frames, 2), without damping. priors : (frames,) spread of these."""
+    rows = zip(frames, calculated, slopes, tilts, priors, strict=True)
+    return [block_of(f, i, s, t, float(p), 0.0) for f, i, s, t, p in rows]
 
 
 def solve(

@@ -52,12 +52,12 @@ def swept(problem: Problem, i: int, state: State, potential: PotentialTable) -> 
     across = np.array([-along[1], along[0]])
     reach = np.radians(spec.tilt_search_deg)
     sides = np.arange(-reach, reach + 1e-12, np.radians(spec.tilt_search_step_deg))
-    best, found = np.inf, state.tilts[i]
+    best, found, prior = np.inf, state.tilts[i], float(problem.priors[i])
     for side in sides:
         tilt = state.tilts[i] + side * across
         shifts, windows = problem.engine.windows(frame, tilt, state.size(frame), reach, potential)
         costs = [
-            cost_of(frame, w) + _prior(problem, tilt + s * along)
+            cost_of(frame, w) + _prior(prior, tilt + s * along)
             for s, w in zip(shifts, windows, strict=True)
         ]
         least = int(np.argmin(costs))
@@ -68,24 +68,25 @@ def swept(problem: Problem, i: int, state: State, potential: PotentialTable) -> 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Descent:
-    """Tilts (2,) rad of a frame, its sum of squares and intensities there."""
+    """Tilts (2,) rad of a frame, its sum of squares, intensities and their derivatives by sizes and tilts there."""
 
     tilt: Array
     cost: float
     calculated: Array
+    slope: Array
 
 
 def descended(problem: Problem, i: int, state: State, tilt: Array, potential: PotentialTable) -> Descent:
     """Frame i by Levenberg-Marquardt on its tilts from a start (2,) rad."""
-    prior, settled = problem.prior, np.radians(problem.spec.tilt_settled_deg)
+    prior, settled = float(problem.priors[i]), np.radians(problem.spec.tilt_settled_deg)
     frame, damping = problem.frames[i], 1e-2
     calculated, slope = problem.frame(i, state, tilt, potential, True)
-    cost = cost_of(frame, calculated) + _prior(problem, tilt)
+    cost = cost_of(frame, calculated) + _prior(prior, tilt)
     for _ in range(8):
         block = block_of(frame, calculated, slope, tilt, prior, damping)
         step = limited(np.linalg.solve(block.ll, block.loc))
         trial, trial_slope = problem.frame(i, state, tilt + step, potential, True)
-        trial_cost = cost_of(frame, trial) + _prior(problem, tilt + step)
+        trial_cost = cost_of(frame, trial) + _prior(prior, tilt + step)
         if trial_cost >= cost:
             damping = max(10 * damping, 0.1)
             continue
@@ -93,12 +94,12 @@ def descended(problem: Problem, i: int, state: State, tilt: Array, potential: Po
         calculated, slope, damping = trial, trial_slope, damping / 10
         if gain < 1e-3 * cost or np.linalg.norm(step) < settled:
             break
-    return Descent(tilt, cost, calculated)
+    return Descent(tilt, cost, calculated, slope)
 
 
-def _prior(problem: Problem, tilt: Floats) -> float:
+def _prior(spread: float, tilt: Floats) -> float:
     """What the prior spread adds to a frame's sum of squares."""
-    return float(tilt @ tilt) / problem.prior**2
+    return float(tilt @ tilt) / spread**2
 
 
 def limited(step: Floats) -> Floats:

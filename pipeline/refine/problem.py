@@ -19,6 +19,8 @@ from nanoed.sim.physics.bloch import PotentialTable, potential_table
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
 T = TypeVar("T")
+LOOSE_TILTS_DEG = 0.3
+"""Spread of tilts of frames whose orientations have no stated error."""
 SMALLEST_SPREAD, SPREAD_RANGE = 1e-5, 2.0
 """rad, below which a mosaic is none; and how far a spread may move before its sampling is made anew."""
 
@@ -66,7 +68,10 @@ class Outside:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Problem:
-    """What stays the same during one stage. at : the state that fixes beams and sampling."""
+    """What stays the same during one stage. at : the state that fixes beams and sampling.
+
+    misfit : root of the reduced sum of squares that the errors stated for the orientations are weighed with.
+    """
 
     frames: list[Frame]
     parameters: Parameters
@@ -76,6 +81,7 @@ class Problem:
     at: State
     workers: int
     report: Callable[[int, int], None]
+    misfit: float = 1.0
 
     @property
     def working(self) -> NDArray[np.bool_]:
@@ -85,9 +91,16 @@ class Problem:
         return np.ones(len(number), bool) if every is None else number % every != every // 2
 
     @property
-    def prior(self) -> float:
-        """Spread of the tilts, rad."""
-        return float(np.radians(self.spec.tilt_prior_deg))
+    def priors(self) -> Array:
+        """(frames,) spread of either tilt at unit weight, rad.
+
+        Errors that the data state are worth as much as intensities whose errors are the misfit times larger: residuals
+        of a model that does not fit must not outweigh them.
+        """
+        if self.spec.tilt_prior_deg is not None:
+            return np.full(len(self.frames), np.radians(self.spec.tilt_prior_deg))
+        loose = np.radians(LOOSE_TILTS_DEG)
+        return np.array([loose if f.tilt_su is None else f.tilt_su / self.misfit for f in self.frames])
 
     def outside(self, state: State) -> Outside:
         """What restraints and the prior of the frames' own sizes add to the least squares.

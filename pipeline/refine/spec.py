@@ -150,7 +150,8 @@ class RefineSpec(Part):
     s_g_taper : part of s_g_max over which beams fade out, so that intensities do not jump with the tilts; 0: not.
     n_azimuth : samples of a frame; None: the rule of A5.
     min_reflections : frames with fewer are left out.
-    optimise_orientations : two tilts per frame are refined.  tilt_prior_deg : their prior spread.
+    optimise_orientations : two tilts per frame are refined.  tilt_prior_deg : their prior spread. None: the error that
+        the data state for each orientation, over the misfit of the intensities; 0.3 where they state none.
     tilt_search_deg, tilt_search_step_deg : frames of a rotation are searched on a grid this far from the reduction's
         orientation first (0: not), since the fringes of a thick crystal, 1/(g t) apart, make many minima.
     tilt_searches : how often; from the second time on the frames that fit worse than half of them.
@@ -194,7 +195,7 @@ class RefineSpec(Part):
     thickness: ThicknessSpec = ThicknessSpec()
     min_reflections: PositiveInt = 4
     optimise_orientations: bool = True
-    tilt_prior_deg: PositiveFloat = 0.3
+    tilt_prior_deg: PositiveFloat | None = None
     tilt_settled_deg: PositiveFloat = 0.003
     tilt_search_deg: NonNegativeFloat = 0.25
     tilt_search_step_deg: PositiveFloat = 0.05

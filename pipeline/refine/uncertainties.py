@@ -24,7 +24,7 @@ def frame_uncertainties(
     scales with the goodness of fit. What elimination removed comes back by its Schur complement, so that these are
     the s.u. of the full matrix's inverse.
     """
-    blocks = blocks_of(problem.frames, calculated, slopes, state.tilts, problem.prior)
+    blocks = blocks_of(problem.frames, calculated, slopes, state.tilts, problem.priors)
     rows = zip(problem.frames, calculated, slopes, blocks, strict=True)
     return np.array([_of_frame(problem, state, covariance, *row) for row in rows])
 

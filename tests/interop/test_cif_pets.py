@@ -80,6 +80,19 @@ def test_round_trip_with_angles_far_from_zero(pets: PetsData, tmp_path: Path) ->
     assert (tmp_path / "a.cif_pets").read_bytes() == (tmp_path / "b.cif_pets").read_bytes()
 
 
+def test_errors_of_orientations_are_a_loop_of_their_own(pets: PetsData, tmp_path: Path) -> None:
+    stated = replace(pets, zones=pets.zones.assign(tilt_su=[0.01, 0.025, 0.013]))
+    write_cif_pets(tmp_path / "a.cif_pets", stated)
+    back = read_cif_pets(tmp_path / "a.cif_pets")
+    assert back.zones["tilt_su"].tolist() == [0.01, 0.025, 0.013]
+    text = (tmp_path / "a.cif_pets").read_text()
+    (tmp_path / "b.cif_pets").write_text(text.replace("    2 0.02500\n", ""))
+    assert np.isnan(read_cif_pets(tmp_path / "b.cif_pets").zones["tilt_su"][1])
+    (tmp_path / "c.cif_pets").write_text(text.replace("0.02500", "-0.0250"))
+    with pytest.raises(InputError, match="tilt_su"):
+        read_cif_pets(tmp_path / "c.cif_pets")
+
+
 @pytest.mark.parametrize("angle", ["alpha", "beta", "omega"])
 def test_a_flipped_sign_moves_the_zone_axes(pets: PetsData, tmp_path: Path, angle: str) -> None:
     """The axes printed into the file belong to these angles and to no others."""

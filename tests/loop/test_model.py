@@ -1,6 +1,7 @@
 """Parameters that no site has come back from noise-free frames, with s.u. that are those of the whole matrix."""
 
 import re
+from typing import Any
 from dataclasses import replace
 
 import gemmi
@@ -134,10 +135,10 @@ def test_uncertainties_are_those_of_the_full_matrix(made: PetsData) -> None:
         rows[:, p + 3 * i + 2] = c
         whole += rows.T @ (frame.weight[:, None] * rows)
         for k in range(2):
-            whole[p + 3 * i + k, p + 3 * i + k] += problem.prior**-2
+            whole[p + 3 * i + k, p + 3 * i + k] += problem.priors[i] ** -2
     scale = 1 / np.sqrt(np.diag(whole))
     expected = scale * np.sqrt(np.diag(np.linalg.inv(whole * np.outer(scale, scale))))
-    blocks = blocks_of(problem.frames, calculated, slopes, state.tilts, problem.prior)
+    blocks = blocks_of(problem.frames, calculated, slopes, state.tilts, problem.priors)
     normal = solve(blocks, problem.working, True, 0.0, (outside.normal, outside.right))[2]
     covariance = np.linalg.inv(normal)
     assert np.sqrt(np.diag(covariance)) == pytest.approx(expected[:p], rel=1e-5)
@@ -281,12 +282,13 @@ def test_what_stopped_the_least_squares_is_named(made: PetsData, monkeypatch) ->
     few = replace(problem, spec=SPEC.model_copy(update={"max_cycles": 2, "settled": 1e-9}))
     with pytest.raises(ConvergenceError, match=r"did not settle in 2 cycles .*more \(max_cycles\)"):
         gauss_newton(few, away, 1e-9, tilts=False)
-    evaluate = Problem.evaluate
+    frame = Problem.frame
 
-    def wrong(self: Problem, state: State, derivatives: bool) -> list:
-        return [(i, -slope) for i, slope in evaluate(self, state, derivatives)]
+    def wrong(self: Problem, *at: Any) -> tuple:
+        intensities, slope = frame(self, *at)
+        return intensities, -slope
 
-    monkeypatch.setattr(Problem, "evaluate", wrong)
+    monkeypatch.setattr(Problem, "frame", wrong)
     with pytest.raises(ConvergenceError, match=r"damped to a halt after \d+ cycles .*derivatives") as told:
         gauss_newton(problem, away, 1e-9, tilts=False)
     assert int(re.search(r"after (\d+)", str(told.value))[1]) < SPEC.max_cycles

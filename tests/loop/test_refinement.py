@@ -104,6 +104,25 @@ def test_tilts_come_back(refined):
     assert np.abs(refined.frames[["tilt_x_deg", "tilt_y_deg"]].to_numpy() - TILTS_DEG).max() < 0.001
 
 
+def test_stated_errors_of_orientations_hold_what_a_model_that_does_not_fit_would_move():
+    """Orientations that are right, intensities 15 % wrong: tilts wander, unless the data tell how good they are."""
+    data = frames_of_its_own_engine(shipped("brookite"), np.zeros((6, 2)))
+    rng = np.random.default_rng(5)
+    wrong = data.reflections["I"] * rng.lognormal(0, 0.15, len(data.reflections))
+    data = replace(data, reflections=data.reflections.assign(I=wrong, sigma=0.01 * wrong + 1e-3))
+    spec = SPEC.model_copy(update={"settled": 0.05, "tilt_prior_deg": None, "heldout_folds": None})
+
+    def tilts(told: PetsData, spec: RefineSpec) -> float:
+        frames = refine_dynamical(told, shipped("brookite"), spec).frames
+        return float(np.sqrt(np.mean(frames[["tilt_x_deg", "tilt_y_deg"]].to_numpy() ** 2)))
+
+    free = tilts(data, spec)
+    stated = replace(data, zones=data.zones.assign(tilt_su=free / 2))
+    held = tilts(stated, spec)
+    assert held < 0.4 * free  # as if the intensities' errors had been stated too small by the misfit
+    assert tilts(stated, spec.model_copy(update={"tilt_prior_deg": 10.0})) == pytest.approx(free, rel=0.05)
+
+
 def test_scales_come_back(refined):
     np.testing.assert_allclose(refined.frames["scale"], 1e6 * np.arange(1, 7), rtol=1e-3)
 

@@ -30,7 +30,7 @@ def summary(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[tuple[str,
         *_second(numbers),
         ("distortion", _distortion(numbers["distortion"])),
         ("rocking curve", _rocking(numbers["rocking_curve"])),
-        ("orientations", f"s.u. of a tilt {frames['tilt_su_deg'].median():.3f}° (median)"),
+        ("orientations", f"s.u. of an orientation {frames['tilt_su_deg'].median():.3f}° (median)"),
         ("frame scales", f"{frames['scale'].min():.3f} to {frames['scale'].max():.3f}; of the fitted ones "
                          f"{100 * numbers['scale_part']:.0f} % by the agreement of equivalents"),
         ("Laue class", _laue(numbers)),
