@@ -1,8 +1,8 @@
 """Parameters that no site has come back from noise-free frames, with s.u. that are those of the whole matrix."""
 
 import re
-from typing import Any
 from dataclasses import replace
+from typing import Any
 
 import gemmi
 import numpy as np
