@@ -37,10 +37,10 @@ from nanoed.studies.run import given
 Progress = Callable[[str, int, int], None]
 TILT_SERIES = ("brookite-ua", "brookite-iit", "brookite-cnrs-01", "brookite-cnrs-02", "brookite-cnrs-03",
                "brookite-cnrs-04", "ito-01", "ito-02", "anatase", "mgti2o5")  # fmt: skip
-SEEDS, MOST_SEEDS = 3, 9
+SEEDS, MOST_SEEDS = 3, 24
 """Of a case, its own first; more, up to the most, where a bin of pulls is too thin to be judged."""
-FEW_SPOTS, ENOUGH_SPOTS = 20, 100
-"""Spots of all seeds in a bin of pulls: no more tell nothing; as many know the mean to 0.1."""
+FEW_SPOTS, ENOUGH_SPOTS = 20, 400
+"""Spots of all seeds in a bin of pulls: no more tell nothing; as many know the mean to 0.05, a third of its limit."""
 APART = {
     "troubles": reduction_stress.findings,
     "orientations": orientation_study.findings,
