@@ -26,6 +26,7 @@ THICKNESS_MARGIN = 2.0
 """The mean thickness may leave the range of the scan by this factor before the refinement is given up."""
 NO_WORSE, MUCH_WORSE = 1 + 1e-9, 1.03
 """A step may not raise the sum of squares; a frame whose own rises by more than this has lost its tilts."""
+STALE, OWN, WHOLE = 0, 1, 2
 POOR = 0.25
 """A step that gains less than this share of what the linear model promises was too long."""
 
@@ -34,14 +35,15 @@ POOR = 0.25
 class _Point:
     """A state, its intensities, Jacobians (n, p + k + 2) and costs per frame.
 
-    Columns of the Jacobians that belong to sizes and tilts are of this state; those of the structure, which take ten
-    times as long, may be of an earlier one.
+    fresh : what of the Jacobians is of this state and not of an earlier one: STALE nothing, OWN the columns of sizes
+    and tilts, which take a third of the time, WHOLE all.
     """
 
     state: State
     calculated: list[Array]
     slopes: list[Array]
     costs: Array
+    fresh: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,17 +70,16 @@ def gauss_newton(
 ) -> Fit:
     """Damped Gauss-Newton on structure, sizes and, with `tilts`, orientations together.
 
-    The structure's Jacobian (in `slopes` at the start) is kept while steps shrink to a third or better, else computed
-    anew; it settles when the largest shift without damping is below `settled` s.u., or after `enough` cycles.  Raises
-    ConvergenceError where it does not, RunawayThicknessError where the thickness leaves the range of the scan.
+    Jacobians (`slopes` at the start) are kept while steps shrink to a third or better; then the columns of sizes and
+    tilts are computed anew, and where that does not help the structure's. It settles when the largest shift without
+    damping is below `settled` s.u., or after `enough` cycles.  Raises ConvergenceError where it does not,
+    RunawayThicknessError where the thickness leaves the range of the scan.
     """
-    point, fresh = _linearised(problem, state, slopes), slopes is None
+    point = _linearised(problem, state, None) if slopes is None else _at(problem, state, slopes)
     damping, last, shift = 0.0, np.inf, np.inf
     history: list[dict[str, float]] = []
     for cycle in range(problem.spec.max_cycles if enough is None else enough):
-        blocks = blocks_of(
-            problem.frames, point.calculated, point.slopes, point.state.tilts, problem.priors
-        )
+        blocks = blocks_of(problem.frames, point.calculated, point.slopes, point.state.tilts, problem.priors)
         restrained = problem.outside(point.state)
         outside = (restrained.normal, restrained.right)
         try:
@@ -92,17 +93,19 @@ def gauss_newton(
         trial = _step(problem, point, step, local)
         better = _total(problem, trial) <= _total(problem, point) * NO_WORSE
         expected = predicted_gain(blocks, problem.working, *_moved(point.state, trial.state), outside)
-        poor = fresh and _total(problem, point) - _total(problem, trial) < POOR * expected
-        point = trial if better else point
+        poor = point.fresh == WHOLE and _total(problem, point) - _total(problem, trial) < POOR * expected
+        before, point = point, trial if better else point
         history.append({"cycle": cycle, "wr_all_pct": _wr(problem, point), "max_shift_su": shift})
         if shift < settled and not determined(normal):
             raise ConvergenceError(_undetermined(problem, blocks, restrained.normal))
         if shift < settled or cycle + 1 == enough:
             return Fit(point.state, point.slopes, covariance, su, pd.DataFrame(history))
         if better and shift <= last / 3:
-            damping, fresh = (damping / 10 if damping > 1e-4 else 0.0), False
-        elif better or not fresh:
-            point, fresh = _linearised(problem, point.state, None), True
+            damping = damping / 10 if damping > 1e-4 else 0.0
+        elif tilts and before.fresh == STALE:
+            point = _linearised(problem, point.state, point.slopes)
+        elif better or before.fresh != WHOLE:
+            point = _linearised(problem, point.state, None)
             damping = _damped_anew(damping, better, poor)
         else:
             damping = max(10 * damping, 1e-2)
@@ -147,13 +150,20 @@ def _moved(before: State, after: State) -> tuple[Floats, Floats]:
     return step, after.tilts - before.tilts
 
 
+def _at(problem: Problem, state: State, slopes: list[Array]) -> _Point:
+    """The point of a state, with Jacobians of an earlier one."""
+    calculated = [i for i, _ in problem.evaluate(state, derivatives=False)]
+    return _Point(state, calculated, slopes, _costs(problem, state.tilts, calculated), STALE)
+
+
 def _linearised(problem: Problem, state: State, slopes: list[Array] | None) -> _Point:
-    """The point, with the structure's part of the Jacobians `slopes`, if there are such."""
+    """The point with Jacobians of its own, but for the structure's part of `slopes`, if there are such."""
     potential = problem.potential(state.values, derivatives=slopes is None)
     found = problem.each(lambda i: problem.frame(i, state, state.tilts[i], potential, True))
     calculated, own = [i for i, _ in found], [s for _, s in found]
     joined = own if slopes is None else [_with_own(s, o) for s, o in zip(slopes, own, strict=True)]
-    return _Point(state, calculated, joined, _costs(problem, state.tilts, calculated))
+    costs = _costs(problem, state.tilts, calculated)
+    return _Point(state, calculated, joined, costs, WHOLE if slopes is None else OWN)
 
 
 def _with_own(slope: Array, own: Array) -> Array:
@@ -186,16 +196,15 @@ def _step(problem: Problem, point: _Point, step: Array, local: Array) -> _Point:
     sizes = _resized(problem, state.sizes + np.clip(step[p:], -LARGEST_LOG_STEP, LARGEST_LOG_STEP))
     values = state.values + problem.parameters.limited(step[:p])
     moved = State(values, sizes, state.tilts + limited(local))
-    there = _linearised(problem, moved, point.slopes)
-    potential = problem.potential(moved.values, derivatives=False)
-    calculated, slopes, costs, tilts = there.calculated, there.slopes, there.costs.copy(), moved.tilts.copy()
+    there, potential = _at(problem, moved, list(point.slopes)), problem.potential(moved.values, derivatives=False)
+    calculated, slopes, costs, tilts = there.calculated, there.slopes, there.costs, moved.tilts.copy()
     worse = np.flatnonzero((costs > point.costs * MUCH_WORSE) & np.any(local != 0, axis=1))
     anew = problem.each(lambda i: descended(problem, i, moved, state.tilts[i], potential), worse)
     for i, found in zip(worse, anew, strict=True):
         if found.cost < costs[i]:
             tilts[i], costs[i], calculated[i] = found.tilt, found.cost, found.calculated
             slopes[i] = _with_own(slopes[i], found.slope)
-    return _Point(replace(moved, tilts=tilts), calculated, slopes, costs)
+    return _Point(replace(moved, tilts=tilts), calculated, slopes, costs, STALE)
 
 
 def _total(problem: Problem, point: _Point) -> float:
