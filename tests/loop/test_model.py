@@ -242,7 +242,7 @@ def test_parameters_that_nothing_depends_on_are_named(made: PetsData) -> None:
 
 
 def test_a_thickness_that_kinematical_intensities_leave_open_is_held(tmp_path) -> None:
-    """An anatase sphere whose kinematical thickness lies beyond the reach of the scan is refined at its dynamical one."""
+    """An anatase sphere whose kinematical thickness is beyond the reach of the scan is refined at its dynamical one."""
     series = Series(
         (-40.0, -25.0, -10.0, 5.0, 20.0, 35.0), SPHERE, 140.0, 1e6, 100.0, d_star_max=1.3, g_max=1.5
     )
