@@ -30,10 +30,11 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "simulate": ("frame", "pixel", "bloch", "multislice"),
     "reduce": ("run", "frame", "pixel", "spot", "serial"),
     "kinematical": ("run",),
+    "kinematical-frames": ("run", "frame", "spot", "wave", "slope"),
     "frames": ("run", "wave", "slope"),
 }
-"""Operations that the seconds of a stage are made of; `frames` is a frame-based refinement."""
-KEPT_MB: Mapping[str, float] = {"run": 0.015, "kinematical": 0.012, "frames": 0.055}
+"""Operations that the seconds of a stage are made of; `frames` is a dynamical refinement."""
+KEPT_MB: Mapping[str, float] = {"run": 0.015, "kinematical": 0.012, "kinematical-frames": 0.055, "frames": 0.055}
 """What a run leaves: table and record, and the model with its reflections by every method."""
 
 
@@ -108,9 +109,9 @@ def _fitted(names: tuple[str, ...], rows: list[tuple[dict[str, float], float]]) 
 
 
 def _stage(name: str) -> str:
-    if name in ("kinematical-frames", "dynamical"):
-        return "frames"
-    return "kinematical" if name.startswith("kinematical") else name
+    """The stage of STAGES that a method, or a stage of a run, is."""
+    merged = {"dynamical": "frames", "kinematical-nonaveraged": "kinematical"}
+    return merged.get(name, name)
 
 
 def _beams(crystal: Crystal, g_max: float, s_max: float) -> float:
@@ -188,5 +189,6 @@ SECONDS: dict[str, dict[str, float]] = {
     "simulate": {"frame": 0.0263, "bloch": 0.313, "multislice": 0.25},
     "reduce": {"frame": 0.112, "spot": 0.599, "serial": 0.07},
     "kinematical": {"run": 0.1},
+    "kinematical-frames": {"slope": 2.04},
     "frames": {"slope": 2.04},
 }
