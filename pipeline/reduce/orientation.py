@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from nanoed.pipeline.reduce.geometry import Geometry
 from nanoed.pipeline.reduce.orientation_kernels import eliminate, normal_equations
 from nanoed.pipeline.reduce.rocking import RockingShape, rocking_profile
-from nanoed.pipeline.reduce.smoothing import Smoothing, choose_smoothing
+from nanoed.pipeline.reduce.smoothing import Smoothing, without_strays
 from nanoed.pipeline.spec import OrientationSpec
 from nanoed.sim.physics.errors import ConvergenceError
 
@@ -151,7 +151,8 @@ def refine_orientations(
 
     A grid search per frame, Gauss-Newton on all frames together, the shape of the curve, Gauss-Newton again;
     then each tilt's drift and jitter are estimated from the spread of the results (smoothing.py) and held
-    as a prior in the last cycles: frames are smoothed as far as their own errors make it worth while.
+    as a prior in the last cycles: frames are smoothed as far as their own errors make it worth while, and
+    strays come back to the others.
     Where scales or equivalents then contradict their priors, all is done again with the scales at 1 until
     those last cycles. Raises ConvergenceError where that does not help.
     """
@@ -185,8 +186,11 @@ def _refined(
     loosely = np.repeat(np.diag(loose), 3) * np.tile([1.0, 1.0, 0.0], len(geometry))
     inverse = np.linalg.inv(normal + np.diag(loosely))
     cov_a, cov_b = inverse[0::3, 0::3], inverse[1::3, 1::3]
-    choice = tuple(choose_smoothing(geometry.alpha, t, c) for t, c in ((a, cov_a), (b, cov_b)))
-    priors = (np.linalg.inv(choice[0].covariance), np.linalg.inv(choice[1].covariance))
+    of_a, near_a = without_strays(geometry.alpha, a, cov_a)
+    of_b, near_b = without_strays(geometry.alpha, b, cov_b)
+    priors = (np.linalg.inv(of_a.covariance), np.linalg.inv(of_b.covariance))
+    if spec.refine:
+        geometry = tilted(geometry, near_a - a, near_b - b)
     if spec.refine or hold_scales:
         geometry, model, normal = _cycles(start, geometry, data, model, priors, spec)
     sd = np.zeros((len(geometry), 2))
@@ -195,7 +199,7 @@ def _refined(
         for c, prior in enumerate(priors):
             normal[c::3, c::3] += prior
         sd = np.sqrt(np.diag(np.linalg.inv(normal)).reshape(-1, 3)[:, :2])
-    return Oriented(geometry, model, sd, (choice[0], choice[1]), evaluate(geometry, data, model, spec))
+    return Oriented(geometry, model, sd, (of_a, of_b), evaluate(geometry, data, model, spec))
 
 
 def contradictions(data: Measurements, found: Oriented, spec: OrientationSpec) -> list[str]:

@@ -15,7 +15,7 @@ from nanoed.pipeline.reduce.output import plain
 from nanoed.pipeline.reduce.peaks import clean, find_peaks
 from nanoed.pipeline.reduce.profile import gaussian_profile
 from nanoed.pipeline.reduce.rocking import RockingShape, camel_lorentzian, rocking_profile
-from nanoed.pipeline.reduce.smoothing import choose_smoothing
+from nanoed.pipeline.reduce.smoothing import choose_smoothing, without_strays
 from nanoed.pipeline.reduce.symmetry import absent, centring_absent, laue_rotations, representative
 from nanoed.pipeline.spec import IntegrationSpec, MergeSpec, PeakSpec
 
@@ -281,3 +281,20 @@ def test_symmetry_of_the_lists() -> None:
     assert (cyclic[0] == cyclic[1]).all()
     assert (cyclic[0] == cyclic[2]).all()
     assert not (cyclic[0] == cyclic[3]).all()
+
+
+def test_a_stray_tilt_comes_back_to_the_others_and_tells_nothing_of_the_jitter():
+    rng = np.random.default_rng(4)
+    alpha = np.radians(np.linspace(-34, 34, 35))
+    true = np.radians(0.05 * np.sin(3 * alpha) + rng.normal(0, 0.03, 35))
+    error = np.radians(0.015)
+    tilts, covariance = true + rng.normal(0, error, 35), np.eye(35) * error**2
+    plain, kept = without_strays(alpha, tilts, covariance)
+    assert (kept == tilts).all()
+    astray = tilts.copy()
+    astray[[24, 7]] += np.radians([0.95, -0.5])
+    found, back = without_strays(alpha, astray, covariance)
+    assert np.degrees(np.abs(back - true)).max() < 0.15
+    others = np.setdiff1d(np.arange(35), [24, 7])
+    assert (back[others] == astray[others]).all()
+    assert found.jitter_deg <= plain.jitter_deg < choose_smoothing(alpha, astray, covariance).jitter_deg
