@@ -203,7 +203,7 @@ def changed_case(name: str, parts: Iterable[Mapping[str, Any]], where: str) -> C
 
 def structure_file(structure: str) -> Path:
     """Path of a structure given by shipped name or by path; raises InputError if there is none."""
-    path = Path(structure) if structure.endswith(".cif") else HERE / "structures" / f"{structure}.cif"
+    path = Path(structure) if Path(structure).suffix else HERE / "structures" / f"{structure}.cif"
     try:
         found = path.is_file()
     except (OSError, ValueError):  # a name too long or with a NUL in it

@@ -79,9 +79,8 @@ def read_cif_pets(path: str | Path) -> PetsData:
     if unknown:
         raise InputError("reflections of a zone that is not listed", file=path, field="_refln_zone_axis_id",
                          value=min(unknown), allowed="ids of _diffrn_zone_axis_id")  # fmt: skip
-    if block.find_loop(_TILT_SU_TAGS[0]):
-        stated = _loop(block, "_nanoed_zone_axis_", ("id", "tilt_su"), ["id", "tilt_su"], path)
-        zones = zones.assign(tilt_su=zones["id"].map(stated.drop_duplicates("id").set_index("id")["tilt_su"]))
+    if any(block.find_loop(tag) for tag in _TILT_SU_TAGS):
+        zones = zones.assign(tilt_su=_tilt_errors(block, zones, path))
     wavelength = _number(block, "_diffrn_radiation_wavelength", path)
     _check_sound(path, (a, b, c, alpha, beta, gamma), wavelength, np.array(ub), zones, reflections)
     return PetsData(
@@ -107,9 +106,9 @@ def write_cif_pets(path: str | Path, data: PetsData) -> None:
     for number, axis, row in zip(data.zones["id"], uvw, columns, strict=True):
         angles = " ".join(f"{x:10.5f}" for x in row)
         lines.append(f"{number:5d} {axis[0]:9.6f} {axis[1]:9.6f} {axis[2]:9.6f} {angles}")
-    if "tilt_su" in data.zones:
+    errors = data.zones.reindex(columns=["id", "tilt_su"]).dropna()
+    if len(errors):
         lines += ["", "loop_", *_TILT_SU_TAGS]
-        errors = data.zones[["id", "tilt_su"]].dropna()
         lines += [f"{z:5d} {e:.5f}" for z, e in zip(errors["id"], errors["tilt_su"], strict=True)]
     lines += ["", "loop_"] + [f"_refln_{tag}" for tag in _REFLN_TAGS]
     hkl = data.reflections[["h", "k", "l", "zone"]].to_numpy(int)
@@ -144,7 +143,7 @@ def _check_sound(
             zones["id"].duplicated().any() or zones["id"].abs().max() > 1e6,
         ),
         "_diffrn_zone_axis_alpha": ("not angles", np.abs(angles).max(initial=0.0) > 1e4),
-        _TILT_SU_TAGS[1]: ("not errors of angles", not tilt_su.between(0, 90).all()),
+        _TILT_SU_TAGS[1]: ("not errors of angles", not ((tilt_su > 0) & (tilt_su < 90)).all()),
         "_diffrn_zone_axis_scale": ("not scales", scale.abs().max() > 1e12),
         "_diffrn_zone_axis_precession_angle": ("not angles", not semi_angle.between(0, 90).all()),
         "_refln_index_h": (f"indices beyond {LARGEST_INDEX}", np.abs(hkl).max(initial=0) > LARGEST_INDEX),
@@ -192,6 +191,14 @@ def _loop(
     if "scale" not in table and prefix == "_diffrn_zone_axis_":
         table["scale"] = 1.0
     return table
+
+
+def _tilt_errors(block: gemmi.cif.Block, zones: pd.DataFrame, path: str | Path) -> pd.Series:
+    """The errors stated for the zones' orientations, degrees; NaN where there is none."""
+    stated = _loop(block, "_nanoed_zone_axis_", ("id", "tilt_su"), ["id", "tilt_su"], path)
+    if stated["id"].duplicated().any() or not stated["id"].isin(zones["id"]).all():
+        raise InputError("repeated or of no zone", file=path, field=_TILT_SU_TAGS[0])
+    return zones["id"].map(stated.set_index("id")["tilt_su"])
 
 
 def _text_block(block: gemmi.cif.Block) -> dict[str, str]:

@@ -56,7 +56,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Oriented:
-    """Result: geometry, model, sd (n, 2) rad expected error of each frame's two tilts (0: the stage's angles were
+    """Result: geometry, model, sd (n, 2) rad expected error of each frame's two tilts (NaN: the stage's angles were
     kept), smoothing: variances chosen for each tilt, calculated: the last evaluation."""
 
     geometry: Geometry
@@ -93,6 +93,15 @@ def tilted(geometry: Geometry, a: Array, b: Array) -> Geometry:
         beta=geometry.beta + b / np.cos(geometry.alpha),
         omega=geometry.omega - b * np.tan(geometry.alpha),
     )
+
+
+def tilt_su_deg(sd: Array) -> Array:
+    """Error expected of either tilt of a frame, (n,) degrees, of those of both.
+
+    As the model of single scattering tells: dynamical diffraction counts as noise that spots do not share, so that the
+    error of strong data is up to twice as large, and that by rotation smaller (study check-reduction, orientations).
+    """
+    return np.degrees(np.sqrt(0.5 * (sd**2).sum(axis=1)))
 
 
 def without_common_rotation(geometry: Geometry, nominal: Array) -> Geometry:
@@ -193,7 +202,7 @@ def _refined(
         geometry = tilted(geometry, near_a - a, near_b - b)
     if spec.refine or hold_scales:
         geometry, model, normal = _cycles(start, geometry, data, model, priors, spec)
-    sd = np.zeros((len(geometry), 2))
+    sd = np.full((len(geometry), 2), np.nan)
     if spec.refine:
         geometry = without_common_rotation(geometry, start.alpha)
         for c, prior in enumerate(priors):

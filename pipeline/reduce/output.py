@@ -18,7 +18,7 @@ from nanoed.pipeline.reduce.axis import mean_axis
 from nanoed.pipeline.reduce.integrate import aperture_of
 from nanoed.pipeline.reduce.lattice import Lattice
 from nanoed.pipeline.reduce.merge import Merged
-from nanoed.pipeline.reduce.orientation import Oriented
+from nanoed.pipeline.reduce.orientation import Oriented, tilt_su_deg
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.profile import Profile
 from nanoed.pipeline.reduce.search import Detector
@@ -40,7 +40,6 @@ def frame_table(
     geometry = oriented.geometry
     n = len(geometry)
     angles = np.degrees(np.column_stack([geometry.alpha, geometry.beta, geometry.omega]))
-    sd = np.degrees(np.hypot(oriented.sd[:, 0], oriented.sd[:, 1]))
     return pd.DataFrame(
         {
             "frame": np.arange(n),
@@ -53,7 +52,7 @@ def frame_table(
             "scale": np.exp(oriented.model.log_scale),
             "n_peaks": np.bincount(peaks.frame, minlength=n),
             "n_indexed": lattice.matched,
-            "tilt_su_deg": sd,
+            "tilt_su_deg": tilt_su_deg(oriented.sd),
             "blank": blank,
         }
     )

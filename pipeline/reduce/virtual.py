@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nanoed.pipeline.reduce.orientation import Oriented
+from nanoed.pipeline.reduce.orientation import Oriented, tilt_su_deg
 from nanoed.pipeline.reduce.rocking import rocking_profile
 from nanoed.pipeline.spec import VirtualSpec
 from nanoed.sim.dataset import Nominal
@@ -23,8 +23,8 @@ class VirtualFrames:
     """What dynamical refinement is given.
 
     zones : id (from 1), first, last (frames, counted from 0), semi_angle (of precession as fitted to the
-        rocking curves: the nominal one is 2-5 % off, H7), alpha, beta, omega (degrees), scale, tilt_su (degrees, of
-        either tilt, where orientations were refined).
+        rocking curves: the nominal one is 2-5 % off, H7), alpha, beta, omega (degrees), scale, tilt_su (degrees,
+        orientation.tilt_su_deg; NaN: not refined).
     reflections : h, k, l, I, sigma, zone.  merged, step : frames in a virtual frame and between their starts.
     """
 
@@ -103,9 +103,7 @@ def _zones(oriented: Oriented, members: list[NDArray[np.int64]], semi_angle_deg:
             "scale": [float(scale[m].mean()) for m in members],
         }
     )
-    if not oriented.sd.any():
-        return zones
-    either = np.degrees(np.sqrt(0.5 * (oriented.sd**2).sum(axis=1)))
+    either = tilt_su_deg(oriented.sd)
     return zones.assign(tilt_su=[float(either[m].mean()) for m in members])
 
 

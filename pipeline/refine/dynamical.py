@@ -31,6 +31,8 @@ from nanoed.sim.physics.electron import voltage_kv
 from nanoed.sim.physics.errors import InputError
 
 Array = NDArray[np.float64]
+SMALLEST_MISFIT = 0.01
+"""Intensities that fit better than a hundredth of their errors are exact, and orientations need no other witness."""
 WEAK, PATIENCE = 0.01, 10
 """Strength of the potential below which closed forms come within 0.2 % of the engine (PHYSICS B), and how many times as
 many of their cheap cycles are allowed: kinematical intensities leave much of strong data unexplained, which is slow."""
@@ -200,9 +202,11 @@ def _reweighted(problem: Problem, state: State) -> Problem:
     calculated = [i for i, _ in problem.evaluate(state, derivatives=False)]
     if spec.frame_weights == "mean_wr":
         frames = balanced(frames, calculated)
-    chi2 = sum(cost_of(f, i) for f, i in zip(frames, calculated, strict=True))
-    freedom = sum(len(f.observed) - 1 for f in frames) - len(state.values) - len(state.sizes)
-    return replace(problem, frames=frames, misfit=max(1.0, float(np.sqrt(chi2 / max(freedom, 1)))))
+    working = [(f, i) for f, i, w in zip(frames, calculated, problem.working, strict=True) if w]
+    chi2 = sum(cost_of(f, i) for f, i in working)
+    freedom = sum(len(f.observed) - 1 for f, _ in working) - len(state.values) - len(state.sizes)
+    misfit = float(np.sqrt(chi2 / max(freedom, 1)))
+    return replace(problem, frames=frames, misfit=max(misfit, SMALLEST_MISFIT))
 
 
 def _finish(problem: Problem, state: State, data: PetsData, progress: Progress | None) -> Refinement:

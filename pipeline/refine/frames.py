@@ -207,7 +207,7 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
     out = []
     low, high = data.zones["alpha"].min(), data.zones["alpha"].max()
     columns = data.zones[["id", "semi_angle", "alpha", "beta", "omega"]].to_numpy(float)
-    stated = np.radians(data.zones["tilt_su"]) if "tilt_su" in data.zones else np.zeros(len(columns))
+    stated = np.radians(data.zones.reindex(columns=["tilt_su"]).to_numpy(float)[:, 0])
     for number, (identifier, *degrees) in enumerate(columns):
         zone, (semi_angle, *angles) = int(identifier), np.radians(degrees)
         if zone not in groups:

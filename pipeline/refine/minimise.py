@@ -196,9 +196,12 @@ def _step(problem: Problem, point: _Point, step: Array, local: Array) -> _Point:
     sizes = _resized(problem, state.sizes + np.clip(step[p:], -LARGEST_LOG_STEP, LARGEST_LOG_STEP))
     values = state.values + problem.parameters.limited(step[:p])
     moved = State(values, sizes, state.tilts + limited(local))
-    there, potential = _at(problem, moved, list(point.slopes)), problem.potential(moved.values, derivatives=False)
+    there = _at(problem, moved, list(point.slopes))
     calculated, slopes, costs, tilts = there.calculated, there.slopes, there.costs, moved.tilts.copy()
     worse = np.flatnonzero((costs > point.costs * MUCH_WORSE) & np.any(local != 0, axis=1))
+    if len(worse) == 0:
+        return there
+    potential = problem.potential(moved.values, derivatives=False)
     anew = problem.each(lambda i: descended(problem, i, moved, state.tilts[i], potential), worse)
     for i, found in zip(worse, anew, strict=True):
         if found.cost < costs[i]:

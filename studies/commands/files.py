@@ -43,7 +43,7 @@ def compare(
     from nanoed.studies.compare import format_comparison
     from nanoed.studies.console import print_json
 
-    one, other = (read_cif(Path(name) if Path(name).suffix else structure_file(name)) for name in (refined, reference))
+    one, other = (read_cif(structure_file(name)) for name in (refined, reference))
     comparison = make(one, other)
     if as_json:
         print_json(comparison.to_dict())

@@ -280,7 +280,7 @@ def refine(
     reduced: Annotated[
         Path, typer.Argument(metavar="REDUCED", help="Folder of reduced data, a .cif_pets or a .hkl file.")
     ],
-    model: Annotated[Path, typer.Option("--model", metavar="FILE", help="Start model: CIF, .ins or .res.")],
+    model: Annotated[Path, typer.Option("--model", metavar="FILE", help="Start model: CIF, .ins, .res or a shipped structure.")],
     out: Out,
     method: Annotated[MethodName, typer.Option(help="How to refine.")] = MethodName.dynamical,
     config: Config = None,
@@ -299,6 +299,7 @@ def refine(
     from nanoed.sim.physics.crystal import read_cif
     from nanoed.sim.physics.errors import ConvergenceError, InputError
     from nanoed.studies.analysis import refine as make
+    from nanoed.studies.case import structure_file
     from nanoed.studies.console import print_json, print_pairs, say, shown_progress
     from nanoed.studies.folder import placed
 
@@ -308,7 +309,8 @@ def refine(
             "kinematical intensities do not tell the hand", field="both_hands", value=True,
             allowed="true with --method dynamical",
         )  # fmt: skip
-    start = read_shelx_model(model) if model.suffix.lower() in (".ins", ".res") else read_cif(model)
+    shelx = model.suffix.lower() in (".ins", ".res")
+    start = read_shelx_model(model) if shelx else read_cif(structure_file(str(model)))
     try:
         with shown_progress() as progress, placed(out, force) as work:
             refinement = make(method.value, reduced, start, spec, cores(workers), progress)

@@ -28,7 +28,8 @@ def rotation() -> tuple[Oriented, Nominal]:
     model = Model(0.2 * np.sin(np.arange(N)), SHAPE, 0.1)
     log = replace(nominal(true, step_deg=STEP_DEG), protocol="continuous_rotation", semi_angle_deg=0.0,
                   rotation_deg=STEP_DEG)  # fmt: skip
-    return SimpleNamespace(geometry=true, model=model), log  # type: ignore[return-value]
+    sd = np.radians(0.01 + 0.001 * np.arange(2 * N).reshape(N, 2))
+    return SimpleNamespace(geometry=true, model=model, sd=sd), log  # type: ignore[return-value]
 
 
 def measured(oriented: Oriented) -> pd.DataFrame:
@@ -87,12 +88,14 @@ def test_precession_frames_stay_as_they_are() -> None:
     oriented, log = rotation()
     log = replace(log, protocol="precession", semi_angle_deg=1.0)
     fitted = replace(oriented.model.shape, semi_angle=np.radians(1.03))
-    oriented = SimpleNamespace(geometry=oriented.geometry, model=replace(oriented.model, shape=fitted))  # type: ignore[assignment]
+    turned = replace(oriented.model, shape=fitted)
+    oriented = SimpleNamespace(geometry=oriented.geometry, model=turned, sd=oriented.sd)  # type: ignore[assignment]
     spots, blank = measured(oriented), np.arange(N) == 3
     found = virtual_frames(oriented, spots[spots["frame"] != 3], blank, log, VirtualSpec())
     assert (found.merged, len(found.zones), len(found.reflections)) == (1, N - 1, (spots["frame"] != 3).sum())
     assert set(found.reflections["zone"]) == set(found.zones["id"])
     assert found.zones["semi_angle"].to_numpy() == pytest.approx(np.full(N - 1, 1.03))
+    assert found.zones["tilt_su"][0] == pytest.approx(np.sqrt((0.010**2 + 0.011**2) / 2))
 
 
 def test_widths_follow_the_rotation_and_the_rocking_curve() -> None:

@@ -30,7 +30,7 @@ def summary(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[tuple[str,
         *_second(numbers),
         ("distortion", _distortion(numbers["distortion"])),
         ("rocking curve", _rocking(numbers["rocking_curve"])),
-        ("orientations", f"s.u. of an orientation {frames['tilt_su_deg'].median():.3f}° (median)"),
+        ("orientations", _orientations(frames["tilt_su_deg"])),
         ("frame scales", f"{frames['scale'].min():.3f} to {frames['scale'].max():.3f}; of the fitted ones "
                          f"{100 * numbers['scale_part']:.0f} % by the agreement of equivalents"),
         ("Laue class", _laue(numbers)),
@@ -97,6 +97,11 @@ def _blank(frames: pd.DataFrame) -> list[str]:
     if len(seen) and seen[0] > MANY * len(frames):
         found.append(f"The crystal is not seen before frame {number[seen[0]]}.")
     return found
+
+
+def _orientations(tilt_su_deg: pd.Series) -> str:
+    median = tilt_su_deg.median()
+    return "kept at the stage's angles" if np.isnan(median) else f"s.u. of a tilt {median:.3f}° (median)"
 
 
 def _frames(frames: pd.DataFrame) -> str:
