@@ -280,7 +280,9 @@ def refine(
     reduced: Annotated[
         Path, typer.Argument(metavar="REDUCED", help="Folder of reduced data, a .cif_pets or a .hkl file.")
     ],
-    model: Annotated[Path, typer.Option("--model", metavar="FILE", help="Start model: CIF, .ins, .res or a shipped structure.")],
+    model: Annotated[
+        Path, typer.Option("--model", metavar="FILE", help="Start model: CIF, .ins, .res or a shipped name.")
+    ],
     out: Out,
     method: Annotated[MethodName, typer.Option(help="How to refine.")] = MethodName.dynamical,
     config: Config = None,
