@@ -80,8 +80,9 @@ def noise_table(sums: Array, least_counts: float = 1e3) -> Array:
 
 
 def gain_and_offset(table: Array, gain: float) -> tuple[float, float]:
-    """Variance of a pixel = gain (mean + offset) (C3.1): the line with a quarter of the bins below it, in relative
-    terms, since halos of strong spots lie above; `gain` and 0 where it tells of no offset.
+    """Variance of a pixel = gain (mean + offset) (C3.1): the line with a quarter of the bins below it, by ratios, since
+    halos of strong spots lie above and one bin beside the direct beam may lie far below; `gain` and 0 where it tells of
+    no offset.
 
     table : (m, 2) of noise_table.  gain : of noise_covariance.  An offset of less than a tenth of the variance in the
     faintest quarter of the bins, whose variances are known to 3 %, is none; nor is any seen with fewer than eight bins.
@@ -94,7 +95,8 @@ def gain_and_offset(table: Array, gain: float) -> tuple[float, float]:
     level = variance[i] - slope * mean[i]
     rising = slope > 0
     slope, level = slope[rising], level[rising]
-    above = 1 - (slope[:, None] * mean + level[:, None]) / variance
+    line = slope[:, None] * mean + level[:, None]
+    above = np.log(variance / np.maximum(line, 1e-9 * variance))
     loss = np.where(above > 0, 0.25 * above, -0.75 * above).sum(axis=1)
     best = int(np.argmin(loss)) if len(loss) else 0
     faint = np.argsort(mean, kind="stable")[: len(table) // 4]

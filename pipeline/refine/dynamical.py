@@ -129,8 +129,7 @@ def _approach(
         state = replace(state, sizes=np.append(near.sizes, np.zeros(len(data.zones))))
     problem = replace(problem, frames=frames, at=state, report=_reporter(progress, "orientations"))
     if spec.optimise_orientations:
-        problem = _reweighted(problem, state)
-        state = replace(state, tilts=search_tilts(problem, state))
+        state = replace(state, tilts=search_tilts(_reweighted(problem, state), state))
         known = {f.zone: t for f, t in zip(frames, state.tilts, strict=True)}
         frames = frames_of(data, spec, known)
         state = replace(state, tilts=np.array([known.get(f.zone, np.zeros(2)) for f in frames]))

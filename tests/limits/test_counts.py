@@ -246,6 +246,13 @@ def test_noise_of_the_read_out_is_found_and_in_sigma() -> None:
     assert np.std(np.concatenate(pulls[0.0])) > 1.3
 
 
+def test_one_bin_beside_the_direct_beam_is_no_gain() -> None:
+    """Where the background follows the pixels themselves the scatter is too small; halos of spots add to many bins."""
+    mean = np.geomspace(0.09, 234.0, 22)
+    variance = mean * np.array([1.0] * 10 + [1.4, 4.3, 5.6, 1.6, 1.2, 5.9, 10.8, 2.1, 0.92, 0.93, 1.0, 0.2])
+    assert gain_and_offset(np.column_stack([mean, variance]), 0.99) == (0.99, 0.0)
+
+
 def test_halos_are_normalised_and_found() -> None:
     """A halo holds the electrons that it is said to; its shares come back from the pixels between the spots, and weak
     spots beside strong ones are unbiased with it and biased without."""
