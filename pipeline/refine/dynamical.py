@@ -129,7 +129,8 @@ def _approach(
         state = replace(state, sizes=np.append(near.sizes, np.zeros(len(data.zones))))
     problem = replace(problem, frames=frames, at=state, report=_reporter(progress, "orientations"))
     if spec.optimise_orientations:
-        state = replace(state, tilts=search_tilts(_reweighted(problem, state), state))
+        weighed = _reweighted(problem, state) if problem.stated else problem
+        state = replace(state, tilts=search_tilts(weighed, state))
         known = {f.zone: t for f, t in zip(frames, state.tilts, strict=True)}
         frames = frames_of(data, spec, known)
         state = replace(state, tilts=np.array([known.get(f.zone, np.zeros(2)) for f in frames]))
@@ -195,8 +196,7 @@ def _searched_again(problem: Problem, fit: Fit) -> tuple[Problem, Fit]:
 def _reweighted(problem: Problem, state: State) -> Problem:
     """The problem with weights of frames, and of errors stated for orientations, that follow a state's misfit."""
     frames, spec = problem.frames, problem.spec
-    stated = spec.tilt_prior_deg is None and any(f.tilt_su is not None for f in frames)
-    if spec.frame_weights != "mean_wr" and not stated:
+    if spec.frame_weights != "mean_wr" and not problem.stated:
         return problem
     calculated = [i for i, _ in problem.evaluate(state, derivatives=False)]
     if spec.frame_weights == "mean_wr":

@@ -70,9 +70,9 @@ def gauss_newton(
 ) -> Fit:
     """Damped Gauss-Newton on structure, sizes and, with `tilts`, orientations together.
 
-    Jacobians (`slopes` at the start) are kept while steps shrink to a third or better; then the columns of sizes and
-    tilts are computed anew, and where that does not help the structure's. It settles when the largest shift without
-    damping is below `settled` s.u., or after `enough` cycles.  Raises ConvergenceError where it does not,
+    Jacobians (`slopes` at the start) are kept while steps shrink to a third or better, else computed anew: of tilts
+    that stated errors hold, which makes them stiff, first the columns of sizes and tilts. It settles when the largest
+    shift without damping is below `settled` s.u., or after `enough` cycles.  Raises ConvergenceError where it does not,
     RunawayThicknessError where the thickness leaves the range of the scan.
     """
     point = _linearised(problem, state, None) if slopes is None else _at(problem, state, slopes)
@@ -102,7 +102,7 @@ def gauss_newton(
             return Fit(point.state, point.slopes, covariance, su, pd.DataFrame(history))
         if better and shift <= last / 3:
             damping = damping / 10 if damping > 1e-4 else 0.0
-        elif tilts and before.fresh == STALE:
+        elif tilts and problem.stated and before.fresh == STALE:
             point = _linearised(problem, point.state, point.slopes)
         elif better or before.fresh != WHOLE:
             point = _linearised(problem, point.state, None)

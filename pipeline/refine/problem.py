@@ -91,6 +91,11 @@ class Problem:
         return np.ones(len(number), bool) if every is None else number % every != every // 2
 
     @property
+    def stated(self) -> bool:
+        """Whether errors that the data state hold the orientations."""
+        return self.spec.tilt_prior_deg is None and any(f.tilt_su is not None for f in self.frames)
+
+    @property
     def priors(self) -> Array:
         """(frames,) spread of either tilt at unit weight, rad.
 
