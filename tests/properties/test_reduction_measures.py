@@ -89,18 +89,20 @@ def test_orientations_before_and_after_refinement() -> None:
     given = pd.DataFrame(
         {"first": np.arange(n), "last": np.arange(n), "alpha": stage, "beta": 0.0, "omega": 0.0}
     )
-    found = errors(given.assign(tilt_x_deg=jitter, tilt_y_deg=0.0), truth)  # type: ignore[arg-type]
+    stated = np.full(n, np.std(jitter))
+    found = errors(given.assign(tilt_x_deg=jitter, tilt_y_deg=0.0), truth, stated)  # type: ignore[arg-type]
+    assert found["reduced_over_stated"] == pytest.approx(np.sqrt(0.5), rel=1e-3)  # one of the two tilts alone is off
     assert found["reduced_deg"] == pytest.approx(np.std(jitter), rel=1e-3)
     assert found["refined_deg"] < 1e-6
-    wrong = errors(given.assign(tilt_x_deg=-jitter, tilt_y_deg=0.0), truth)  # type: ignore[arg-type]
+    wrong = errors(given.assign(tilt_x_deg=-jitter, tilt_y_deg=0.0), truth, stated)  # type: ignore[arg-type]
     assert wrong["refined_deg"] == pytest.approx(2 * np.std(jitter), rel=1e-3)
     row = {"case": "anatase", "settings": "flanks", "status": "ok"} | wrong
     assert [f.met for f in judged(row)] == [True, False, None, None]
 
 
-@pytest.mark.parametrize(("spots", "seeds"), [(50, 3), (20, 5), (7, 9), (1, 3)])
+@pytest.mark.parametrize(("spots", "seeds"), [(140, 3), (70, 6), (10, 24), (1, 3)])
 def test_seeds_are_added_where_a_bin_of_pulls_is_thin(monkeypatch, spots: int, seeds: int) -> None:
-    """By the number of spots alone: a bin of next to none counts as empty, and nine seeds are the most."""
+    """By the number of spots alone: a bin of next to none counts as empty, and MOST_SEEDS are the most."""
     row = {"mode": "blind", "pull_n_0": 1000, "pull_n_1": spots, "pull_mean_0": 9.0}
     monkeypatch.setattr(check_reduction, "rows_of", lambda case, workers, progress: [row])
     assert len(check_reduction._over_seeds("anatase", 1, None)) == seeds
