@@ -158,8 +158,7 @@ def _at(problem: Problem, state: State, slopes: list[Array]) -> _Point:
 
 def _linearised(problem: Problem, state: State, slopes: list[Array] | None) -> _Point:
     """The point with Jacobians of its own, but for the structure's part of `slopes`, if there are such."""
-    potential = problem.potential(state.values, derivatives=slopes is None)
-    found = problem.each(lambda i: problem.frame(i, state, state.tilts[i], potential, True))
+    found = problem.evaluate(state, derivatives=True, structure=slopes is None)
     calculated, own = [i for i, _ in found], [s for _, s in found]
     joined = own if slopes is None else [_with_own(s, o) for s, o in zip(slopes, own, strict=True)]
     costs = _costs(problem, state.tilts, calculated)

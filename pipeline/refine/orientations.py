@@ -52,7 +52,7 @@ def swept(problem: Problem, i: int, state: State, potential: PotentialTable) -> 
     across = np.array([-along[1], along[0]])
     reach = np.radians(spec.tilt_search_deg)
     sides = np.arange(-reach, reach + 1e-12, np.radians(spec.tilt_search_step_deg))
-    best, found, prior = np.inf, state.tilts[i], float(problem.priors[i])
+    best, found, prior = np.inf, state.tilts[i], problem.prior(i)
     for side in sides:
         tilt = state.tilts[i] + side * across
         shifts, windows = problem.engine.windows(frame, tilt, state.size(frame), reach, potential)
@@ -78,7 +78,7 @@ class Descent:
 
 def descended(problem: Problem, i: int, state: State, tilt: Array, potential: PotentialTable) -> Descent:
     """Frame i by Levenberg-Marquardt on its tilts from a start (2,) rad."""
-    prior, settled = float(problem.priors[i]), np.radians(problem.spec.tilt_settled_deg)
+    prior, settled = problem.prior(i), np.radians(problem.spec.tilt_settled_deg)
     frame, damping = problem.frames[i], 1e-2
     calculated, slope = problem.frame(i, state, tilt, potential, True)
     cost = cost_of(frame, calculated) + _prior(prior, tilt)

@@ -95,17 +95,21 @@ class Problem:
         """Whether errors that the data state hold the orientations."""
         return self.spec.tilt_prior_deg is None and any(f.tilt_su is not None for f in self.frames)
 
-    @property
-    def priors(self) -> Array:
-        """(frames,) spread of either tilt at unit weight, rad.
+    def prior(self, i: int) -> float:
+        """Spread of either tilt of frame i at unit weight, rad.
 
         Errors that the data state are worth as much as intensities whose errors are the misfit times larger: residuals
         of a model that does not fit must not outweigh them.
         """
         if self.spec.tilt_prior_deg is not None:
-            return np.full(len(self.frames), np.radians(self.spec.tilt_prior_deg))
-        loose = np.radians(LOOSE_TILTS_DEG)
-        return np.array([loose if f.tilt_su is None else f.tilt_su / self.misfit for f in self.frames])
+            return float(np.radians(self.spec.tilt_prior_deg))
+        su = self.frames[i].tilt_su
+        return float(np.radians(LOOSE_TILTS_DEG)) if su is None else su / self.misfit
+
+    @property
+    def priors(self) -> Array:
+        """(frames,) `prior` of each."""
+        return np.array([self.prior(i) for i in range(len(self.frames))])
 
     def outside(self, state: State) -> Outside:
         """What restraints and the prior of the frames' own sizes add to the least squares.
@@ -177,9 +181,11 @@ class Problem:
         with ThreadPoolExecutor(self.workers) as pool:
             return list(results(pool))
 
-    def evaluate(self, state: State, derivatives: bool) -> list[tuple[Array, Array]]:
-        """Intensities and derivatives of every frame."""
-        potential = self.potential(state.values, derivatives)
+    def evaluate(
+        self, state: State, derivatives: bool, structure: bool = True
+    ) -> list[tuple[Array, Array]]:
+        """Intensities and derivatives of every frame; without `structure` those by sizes and tilts alone."""
+        potential = self.potential(state.values, derivatives and structure)
         return self.each(lambda i: self.frame(i, state, state.tilts[i], potential, derivatives))
 
     def frame(
