@@ -19,6 +19,7 @@ from nanoed.sim.setup import Setup
 from nanoed.sim.streams import stream
 
 Array = NDArray[np.float64]
+PIVOT_AZIMUTHS = 36
 B_PER_FLUENCE = 1e-6  # damage is quoted per 10⁶ e/Å²
 
 
@@ -27,11 +28,13 @@ class Grain:
     """One crystal in the beam.
 
     to_lab : (3, 3) from its Cartesian frame.  share : flux on its projected area over the nominal flux.
+    lit : (m,) its course over the azimuths 2πk/m of precession, mean 1.
     """
 
     body: Body
     to_lab: Array
     share: float
+    lit: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,21 +69,44 @@ def grains(setup: Setup, i: int) -> list[Grain]:
     if seen.particle[i] < 0:
         return []
     body, to_lab = setup.body.scaled(float(seen.scale[i])), rotation_of(setup, i) @ setup.mount
-    place, flux = setup.true.place[i], float(setup.true.flux[i])
-    share = flux * microscope.flux_share(body, to_lab, setup.experiment.instrument, place)
+    flux = float(setup.true.flux[i])
+    lit = microscope.flux_share(body, to_lab, setup.experiment.instrument, _places(setup, i))
+    share, lit = flux * float(lit.mean()), lit / max(float(lit.mean()), 1e-12)
     twin, second = 0.01 * setup.size["twin_pct"], 0.01 * setup.size["second_particle_pct"]
-    found = [Grain(body, to_lab, share * (1 - min(twin, 1)))]
+    found = [Grain(body, to_lab, share * (1 - min(twin, 1)), lit)]
     if twin > 0:
-        found.append(Grain(body, to_lab @ half_turn(setup), share * min(twin, 1)))
+        found.append(Grain(body, to_lab @ half_turn(setup), share * min(twin, 1), lit))
     if second > 0:
         other = mounting(
             setup.experiment.particle, body, int(stream(setup.experiment.seed, "second").integers(2**62))
         )
-        found.append(Grain(body, rotation_of(setup, i) @ other, share * second))
+        found.append(Grain(body, rotation_of(setup, i) @ other, share * second, lit))
     if seen.companion_turn is not None and seen.companion_scale[i] > 0:
         other_body = setup.body.scaled(float(seen.companion_scale[i]))
-        found.append(Grain(other_body, seen.companion_turn[i], flux))
+        found.append(Grain(other_body, seen.companion_turn[i], flux, np.ones(1)))
     return found
+
+
+def _places(setup: Setup, i: int) -> Array:
+    """Where the particle lies in the beam of frame i at azimuths 2πk/m of precession, (m, 2) x, y in Å; m = 1 without
+    precession or with the pivot point on the specimen."""
+    place, pivot = setup.true.place[i], setup.true.pivot
+    if pivot == 0 or setup.true.semi_angle == 0:
+        return place[None]
+    beam = pivot * np.exp(2j * np.pi * np.arange(PIVOT_AZIMUTHS) / PIVOT_AZIMUTHS)
+    return place - np.column_stack([beam.real, beam.imag])
+
+
+def unevenly_lit(lit: Array, rotations: Array, shares: Array) -> Array:
+    """Weights of the rotations of a precession cone, (m,), where the flux follows `lit` (see Grain); sum 1.
+
+    The azimuth of a rotation is that from which the beam comes, as the crystal sees it: of the rotation's third row.
+    """
+    azimuth = np.arctan2(rotations[:, 2, 1], rotations[:, 2, 0])
+    k = np.arange(len(lit)) * (2 * np.pi / len(lit))
+    lit_there = np.interp(azimuth, k, lit, period=2 * np.pi)
+    weighted = shares * lit_there
+    return weighted / weighted.sum()
 
 
 def layer_A(setup: Setup, i: int, flaw: str) -> float:
@@ -116,6 +142,8 @@ def diffraction(setup: Setup, i: int, grain: Grain | None = None) -> Diffraction
     ub_lab = grain.to_lab @ strained @ setup.crystal.reciprocal_basis
     thickness, weights, area = chord_distribution(grain.body, grain.to_lab.T @ np.array([0.0, 0.0, 1.0]))
     rotations, shares = orientations(setup, i, float(np.max(thickness)))
+    if len(grain.lit) > 1:
+        shares = unevenly_lit(grain.lit, rotations, shares)
     hkl, s_g = excited(setup, ub_lab)
     aim = Aim(
         grain.body,

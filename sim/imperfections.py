@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from nanoed.sim.dataset import Nominal
 
 Array = NDArray[np.float64]
+ANGSTROM_PER_MM = 1e7
+WORST_TRACKING = 0.2
+"""Of the beam's diameter, where the operator moves the particle back."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +26,7 @@ class FrameGeometry:
     alpha, beta, omega : rad; g_lab = R_z(omega) R_x(alpha) R_y(beta) UB h, omega contains the axis azimuth.
     centre_px : (n, 2) x, y.  a_per_px : 1/Å.  semi_angle : rad.
     flux : factor on the nominal one.  place : (n, 2) x, y of the particle in the beam, Å.
+    pivot : x + i y of the beam at precession azimuth 0, Å, from the middle of the circle that it draws on the specimen.
     """
 
     alpha: Array
@@ -34,13 +38,16 @@ class FrameGeometry:
     distortion: Distortion
     flux: Array
     place: Array
+    pivot: complex
 
 
-def true_geometry(seed: int, size: dict[str, float], nominal: Nominal, axis_azimuth: float) -> FrameGeometry:
+def true_geometry(
+    seed: int, size: dict[str, float], nominal: Nominal, axis_azimuth: float, beam_diameter: float
+) -> FrameGeometry:
     """Geometry of the frames as they were really taken: nominal values plus the flaws of `size`.
 
-    axis_azimuth : the true one, rad. Drifts are functions of the tilt angle (serial data: of nothing) and jitters
-    have a stream per frame, so a frame's geometry does not depend on the other frames.
+    axis_azimuth : the true one, rad.  beam_diameter : Å. Drifts are functions of the tilt angle (serial data:
+    of nothing) and jitters have a stream per frame, so a frame's geometry does not depend on the other frames.
     """
     alpha = np.radians(nominal.alpha_deg)
     names = ("alpha", "beta", "omega", "place x", "place y")
@@ -49,6 +56,9 @@ def true_geometry(seed: int, size: dict[str, float], nominal: Nominal, axis_azim
     offset_azimuth, elliptic_azimuth = fixed.uniform(0, 2 * np.pi, 2)
     camera, precession = fixed.uniform(-1, 1, 2)
     offset = size["centre_offset_px"] * np.array([np.cos(offset_azimuth), np.sin(offset_azimuth)])
+    semi_angle = np.radians(nominal.semi_angle_deg) * (1 + 0.01 * size["precession_angle_error_pct"] * precession)
+    circle = ANGSTROM_PER_MM * size["pivot_cs_mm"] * semi_angle**3
+    tracking = min(10 * size["tracking_error_nm"], WORST_TRACKING * beam_diameter)
     walk = 10 * size["particle_drift_nm"] * np.column_stack([drift["place x"], drift["place y"]])
     return FrameGeometry(
         alpha=alpha
@@ -60,11 +70,11 @@ def true_geometry(seed: int, size: dict[str, float], nominal: Nominal, axis_azim
         + offset
         + size["centre_jitter_px"] * jitter(seed, "centre_jitter", len(alpha), 2),
         a_per_px=nominal.a_per_px * (1 + 0.01 * size["camera_length_error_pct"] * camera),
-        semi_angle=np.radians(nominal.semi_angle_deg)
-        * (1 + 0.01 * size["precession_angle_error_pct"] * precession),
+        semi_angle=semi_angle,
         distortion=distortion_of(seed, size, elliptic_azimuth, nominal),
         flux=np.exp(0.01 * size["frame_scale_pct"] * jitter(seed, "flux", len(alpha), 1)[:, 0]),
-        place=walk + 10 * size["tracking_error_nm"] * jitter(seed, "place", len(alpha), 2),
+        place=walk + tracking * jitter(seed, "place", len(alpha), 2),
+        pivot=complex(circle * np.exp(2j * np.pi * stream(seed, "pivot").uniform())),
     )
 
 

@@ -78,18 +78,22 @@ def beam_electrons(instrument: Instrument, exposure_s: float) -> float:
     return float(within * (2.0 if instrument.beam_profile == "gaussian" else 1.0))
 
 
-def flux_share(body: Body, to_lab: Array, instrument: Instrument, place: Array) -> float:
-    """Mean over the particle's projected area of the flux over its stated value (that in `beam_diameter_nm`).
+def flux_share(body: Body, to_lab: Array, instrument: Instrument, places: Array) -> Array:
+    """Mean over the particle's projected area of the flux over its stated value (that in `beam_diameter_nm`), (m,).
 
-    to_lab : (3, 3).  place : (2,) x, y of the particle from the beam's centre, Å.
+    to_lab : (3, 3).  places : (m, 2) x, y of the particle from the beam's centre, Å.
     Top-hat: the lit part of the area. Gaussian of full width d: 2 ln2 2^(-4 r²/d²).
     """
     radius, reach = 5 * instrument.beam_diameter_nm, 0.5 * body.extent
     flat = instrument.beam_profile == "top-hat"
-    if flat and reach + float(np.hypot(*place)) <= radius:
-        return 1.0
+    if flat and reach + float(np.hypot(*places.T).max()) <= radius:
+        return np.ones(len(places))
     n = 401 if flat else 101
     x, y = np.meshgrid(*2 * (np.linspace(-reach, reach, n),))
     covered = chord_map(body, to_lab, x, y) > 0
-    r2 = ((x + place[0]) ** 2 + (y + place[1]) ** 2)[covered] / radius**2
-    return float(np.mean(r2 <= 1) if flat else 2 * np.log(2) * np.mean(2.0**-r2))
+    x, y = x[covered], y[covered]
+    shares = np.empty(len(places))
+    for k, (x_k, y_k) in enumerate(places):
+        r2 = ((x + x_k) ** 2 + (y + y_k) ** 2) / radius**2
+        shares[k] = np.mean(r2 <= 1) if flat else 2 * np.log(2) * np.mean(2.0**-r2)
+    return shares

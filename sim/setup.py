@@ -80,7 +80,7 @@ def prepare(experiment: Experiment, crystal: Crystal) -> Setup:
     instrument, size = experiment.instrument, magnitudes(experiment.flaws)
     nominal = nominal_values(experiment, size)
     azimuth = np.radians(instrument.axis_azimuth_deg)
-    true = imperfections.true_geometry(experiment.seed, size, nominal, azimuth)
+    true = imperfections.true_geometry(experiment.seed, size, nominal, azimuth, 10 * instrument.beam_diameter_nm)
     body = body_of(experiment.particle, crystal)
     mount = mounting(experiment.particle, body, experiment.seed)
     if experiment.protocol.kind == "serial":
@@ -129,7 +129,7 @@ def _warn(experiment: Experiment, body: Body, mount: Array, g_max: float, corner
     if g_max > 1.1 * corner:
         warnings.warn(f"g_max {g_max:g} is beyond the detector's corner at {corner:.3g} 1/Å", stacklevel=3)
     if experiment.instrument.beam_profile == "top-hat":
-        lit = flux_share(body, mount, experiment.instrument, np.zeros(2))
+        lit = float(flux_share(body, mount, experiment.instrument, np.zeros((1, 2)))[0])
         if lit < 1:
             what = f"the particle is larger than the beam: {100 * (1 - lit):.1f} % is dark"
             warnings.warn(what, stacklevel=3)

@@ -192,6 +192,7 @@ class Flaws(_Part):
     frame_scale_pct: Magnitude = "off"
     tracking_error_nm: Magnitude = "off"
     particle_drift_nm: Magnitude = "off"
+    pivot_cs_mm: Magnitude = "off"
     second_particle_pct: Magnitude = "off"
     twin_pct: Magnitude = "off"
     damage_b_A2_per_Me: Magnitude = "off"

@@ -86,7 +86,9 @@ def gain_and_offset(table: Array, gain: float) -> tuple[float, float]:
 
     table : (m, 2) of noise_table.  gain : of noise_covariance.  An offset of less than a tenth of the variance in the
     faintest quarter of the bins, whose variances are known to 3 %, is none; nor is any seen with fewer than eight bins.
+    Bins whose neighbours take away more than the variance of a pixel itself tell nothing.
     """
+    table = table[table[:, 1] > 0]
     if len(table) < 8:
         return gain, 0.0
     mean, variance = table.T

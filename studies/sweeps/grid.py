@@ -101,12 +101,14 @@ class Study(_Part):
 
     analysis : one of the shipped analyses, "summary" for means over seeds alone.
     settings : numbers that the analysis takes, by name.
+    set : part of a case file, for all points of all blocks; what a block sets stands above it.
     """
 
     name: Name
     title: str = ""
     analysis: Name = "summary"
     settings: dict[str, Any] = {}
+    set: dict[str, Any] = {}
     block: Annotated[tuple[Block, ...], Field(min_length=1)]
 
     @field_validator("block")
@@ -168,6 +170,7 @@ def load_study(name: str) -> Study:
     """The study of a shipped name, or of a path that ends in `.toml`; raises InputError for anything wrong in it."""
     path = study_file(name)
     document = read_toml(path)
+    _resolve_paths({"set": document.get("set")}, path.parent)
     for block in document.get("block", []) if isinstance(document.get("block"), list) else []:
         _resolve_paths(block, path.parent)
     return validated(Study, document, path)
@@ -176,7 +179,7 @@ def load_study(name: str) -> Study:
 def points_of(study: Study, extent: Extent) -> list[Point]:
     """Every point that `extent` takes, in the order of the file; raises InputError for a case that cannot be."""
     blocks = [chosen for block in study.block if (chosen := block.chosen(extent)) is not None]
-    return [point for block in blocks for point in _points(block)]
+    return [point for block in blocks for point in _points(block, study.set)]
 
 
 def study_digest(study: Study, points: list[Point]) -> str:
@@ -186,11 +189,11 @@ def study_digest(study: Study, points: list[Point]) -> str:
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-def _points(block: Block) -> Iterator[Point]:
+def _points(block: Block, common: dict[str, Any]) -> Iterator[Point]:
     for case in block.cases:
         for labels in itertools.product(*block.axes.values()):
             named = dict(zip(block.axes, labels, strict=True))
-            parts = [block.set, *(block.axes[axis][label] for axis, label in named.items())]
+            parts = [common, block.set, *(block.axes[axis][label] for axis, label in named.items())]
             for seed in block.seeds:
                 yield Point(block.name, named, _case(case, [*parts, {"seed": seed}], block.name))
 

@@ -253,6 +253,16 @@ def test_one_bin_beside_the_direct_beam_is_no_gain() -> None:
     assert gain_and_offset(np.column_stack([mean, variance]), 0.99) == (0.99, 0.0)
 
 
+def test_a_bin_without_a_variance_spoils_no_line() -> None:
+    """A mean taken away too well leaves a negative variance in one bin: the line of the others is the same."""
+    mean = np.geomspace(0.1, 50.0, 16)
+    table = np.column_stack([mean, 1.02 * (mean + 2.0)])
+    found = gain_and_offset(table, 1.0)
+    assert found == pytest.approx((1.02, 2.0))
+    with np.errstate(all="raise"):
+        assert gain_and_offset(np.vstack([[0.07, -0.01], table]), 1.0) == pytest.approx(found)
+
+
 def test_halos_are_normalised_and_found() -> None:
     """A halo holds the electrons that it is said to; its shares come back from the pixels between the spots, and weak
     spots beside strong ones are unbiased with it and biased without."""

@@ -7,7 +7,7 @@ from simulations import crystal, experiment
 
 from nanoed.sim import detector
 from nanoed.sim.background import ICE, diffuse_scattering, layer_elastic
-from nanoed.sim.diffraction import damaged, diffraction, grains
+from nanoed.sim.diffraction import damaged, diffraction, grains, smeared_precession, unevenly_lit
 from nanoed.sim.exposure import expected_image, incident_electrons, simulated_frame
 from nanoed.sim.imperfections import Distortion
 from nanoed.sim.microscope import PRESETS, beam_electrons, flux_share
@@ -89,10 +89,11 @@ def test_flux_is_the_mean_over_the_stated_diameter():
     wide = Body("plate", 1000.0, 50.0, np.array([0.0, 0.0, 1.0]))
     for profile in ("top-hat", "gaussian"):
         beam = instrument(beam_profile=profile)
-        assert flux_share(wide, np.eye(3), beam, np.zeros(2)) == pytest.approx(1, abs=0.01)
-        assert flux_share(SPHERE, np.eye(3), beam, np.array([1500.0, 0.0])) < 0.01
-    assert flux_share(SPHERE, np.eye(3), instrument(beam_profile="gaussian"), np.zeros(2)) > 1.37
-    assert flux_share(SPHERE, np.eye(3), instrument(), np.array([500.0, 0.0])) == pytest.approx(
+        assert flux_share(wide, np.eye(3), beam, np.zeros((1, 2))) == pytest.approx(1, abs=0.01)
+        inside, outside = flux_share(SPHERE, np.eye(3), beam, np.array([[0.0, 0.0], [1500.0, 0.0]]))
+        assert outside < 0.01
+        assert inside == pytest.approx(1.38 if profile == "gaussian" else 1, abs=0.01)
+    assert flux_share(SPHERE, np.eye(3), instrument(), np.array([[500.0, 0.0]])) == pytest.approx(
         0.49, abs=0.02
     )
     assert beam_electrons(instrument(beam_profile="gaussian"), 1.0) == 2 * beam_electrons(instrument(), 1.0)
@@ -116,6 +117,54 @@ def test_without_tracking_the_particle_leaves_the_beam():
     assert np.ptp(shares["fixed"]) < 0.02
     assert np.std(shares["tracked"]) < np.std(shares["adrift"])
     assert min(shares["adrift"]) < 0.8 * min(shares["tracked"])
+
+
+NARROW = {"preset": "jeol-f200", "beam_diameter_nm": 16.0, "detector_px": (160, 160), "a_per_px": 0.016}
+
+
+def test_the_circle_of_a_precessing_beam_lights_a_particle_beside_its_middle_unevenly():
+    """Alone in the middle of the circle, as without it; beside it brighter on one side, and so are Friedel mates."""
+    given = {"instrument": NARROW, "particle": {"shape": "sphere", "diameter_nm": 10.0}}
+    plain, uneven = made(**given), made({"pivot_cs_mm": 1.0, "tracking_error_nm": 20.0}, **given)
+    assert np.abs(uneven.true.pivot) == pytest.approx(1e7 * uneven.true.semi_angle**3)
+    middle = grains(made({"pivot_cs_mm": 1.0}, **given), 0)[0]
+    assert middle.share < 1
+    assert middle.lit == pytest.approx(1, abs=0.01)
+    assert grains(plain, 0)[0].lit == [1.0]
+    (grain,) = grains(uneven, 0)
+    assert grain.lit.mean() == pytest.approx(1)
+    assert np.ptp(grain.lit) > 0.5
+
+    def asymmetry(setup):
+        found = diffraction(setup, 0)
+        at = {tuple(h): n for h, n in zip(found.hkl.tolist(), found.electrons, strict=True) if any(h)}
+        a, b = np.array([(at[h], at[mate]) for h in at if (mate := tuple(-i for i in h)) in at]).T
+        return np.abs(a - b).sum() / (a + b).sum()
+
+    assert asymmetry(uneven) > asymmetry(plain) + 0.05
+    frame = simulated_frame(uneven, 0)
+    total = frame.summary["on_detector_e"] + frame.summary["missed_e"]
+    assert total == pytest.approx(frame.summary["incident_e"], rel=2e-3)
+    assert frame.summary["flux_share"] == grain.share < 1
+
+
+def test_the_beam_comes_from_the_azimuth_where_it_is_brightest():
+    """Weights of the cone's rotations follow the flux at their azimuth and sum to 1, whatever the mosaic spread."""
+    azimuth = 2 * np.pi * np.arange(36) / 36
+    for spread in (0.0, 2e-3):
+        rotations, shares = smeared_precession(0.02, spread, 360)
+        weighted = unevenly_lit(1 + 0.5 * np.cos(azimuth - 1.0), rotations, shares)
+        assert weighted.sum() == pytest.approx(1)
+        mean = weighted @ rotations[:, 2, :2]
+        assert np.arctan2(mean[1], mean[0]) == pytest.approx(1.0, abs=0.01)
+        assert np.hypot(*mean) == pytest.approx(0.25 * 0.02, rel=0.02)
+
+
+def test_tracking_errs_by_a_fifth_of_the_beam_at_most():
+    wide = {**NARROW, "beam_diameter_nm": 300.0}
+    narrow, broad = (made({"tracking_error_nm": 20.0}, instrument=given).true.place for given in (NARROW, wide))
+    assert narrow == pytest.approx(broad * 0.2 * 16 / 20)
+    assert np.any(narrow != 0)
 
 
 def test_twin_and_second_particle_add_intensities():

@@ -183,7 +183,7 @@ def test_paper_sets_published_and_simulated_side_by_side():
     text = " ".join(outcome.remarks)
     assert "dynamical < kinematical < kinematical-frames < kinematical-nonaveraged (as published)" in text
     assert "most for mosaicity \N{MINUS SIGN}2.00, elliptic +0.30" in text
-    assert "none is switched on to close the gap" in text
+    assert "none is switched on to close this gap" in text
 
 
 def test_gap_is_measured_and_the_strength_that_closes_it_is_between_those_tried():

@@ -47,6 +47,16 @@ def test_points_are_the_product_and_levels_change_their_fields(tmp_path):
     assert {p.case.seed for p in points_of(study, "quick")} == {2}
 
 
+def test_what_the_study_sets_holds_for_every_block_that_does_not_set_it_otherwise(tmp_path):
+    common = "[set]\nmethods = ['dynamical']\nexperiment.flaws.ice_nm = 7.0\n[[block]]"
+    other = "\n[[block]]\nname = 'c'\ncases = ['brookite-small']\nseeds = [1]\n"
+    study = load_study(written(tmp_path, GRID.replace("[[block]]", common) + other))
+    points = points_of(study, "default")
+    assert {p.case.experiment.flaws.ice_nm for p in points} == {7.0}
+    assert {(p.block, p.case.methods) for p in points} == {("b", ("kinematical",)), ("c", ("dynamical",))}
+    assert load_study(written(tmp_path, study.toml())) == study
+
+
 def test_digest_tells_grids_apart(tmp_path):
     study = load_study(written(tmp_path, GRID))
     other = load_study(written(tmp_path, GRID.replace("10.0", "11.0")))

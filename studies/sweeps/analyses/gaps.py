@@ -1,6 +1,6 @@
 """What would close the gaps between published and simulated figures: runs with more flaws, or stronger ones.
 
-The axis `added` names what was added as WHAT=STRENGTH, in the unit of the field; "none" is the standard set.
+The axis `added` names what was added as WHAT=STRENGTH, in the unit of the field; "none" is the set of the study.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ LEAST_GAP: Mapping[str, float] = {"r_int_pct": 2.0, "r_obs_pct": 2.0, "av_dist_A
 LEAST_PCT = 1
 """Of a gap, that something must close to be named."""
 CAPTION = (
-    "arithmetic mean of the change against the standard flaws, paired by seed, with its 95 % interval; strength in the"
-    " field's unit"
+    "arithmetic mean of the change against the flaws of the study, paired by seed, with its 95 % interval; strength in"
+    " the field's unit"
 )
 
 
