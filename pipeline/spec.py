@@ -211,6 +211,8 @@ class OrientationSpec(Part):
 
     refine: bool = True
     """False: keep the stage angles; scales and the rocking curve are still fitted."""
+    scale_frames: bool = True
+    """False: all frames have one scale."""
     power: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Intensities are compared after this power (C2, frame geometry)."""
     search_deg: PositiveFloat = 0.6
@@ -295,6 +297,9 @@ class MergeSpec(Part):
     """Rejection: |I - median| above this many 1.48 MAD and sigmas, in groups of four and more (C7)."""
     min_recorded: Annotated[float, Field(ge=0, le=1)] = 0.5
     """A measurement needs this part of the information of a rocking curve crossed in full: half of it."""
+    as_stated: bool = False
+    """True: what is merged is fitted at the angles of the stage with one scale for all frames, whatever the frames say;
+    frames for dynamical refinement keep theirs."""
 
 
 class SymmetryTestSpec(Part):

@@ -177,6 +177,14 @@ def refine_orientations(
     return found
 
 
+def at_stated_angles(
+    geometry: Geometry, data: Measurements, shape: RockingShape, spec: OrientationSpec
+) -> Oriented:
+    """The rocking curve fitted with the tilts of `geometry` and one scale for all frames, whatever contradicts it."""
+    held = spec.model_copy(update={"refine": False, "scale_frames": False})
+    return _refined(geometry, data, shape, held, hold_scales=False)
+
+
 def _refined(
     geometry: Geometry, data: Measurements, shape: RockingShape, spec: OrientationSpec, hold_scales: bool
 ) -> Oriented:
@@ -270,7 +278,7 @@ def _cycles(
         for c, (prior, tilt) in enumerate(zip(priors, _tilts(start, geometry), strict=True)):
             full[c::3, c::3] += prior
             right[c::3] -= prior @ tilt
-        moving = np.tile([spec.refine, spec.refine, not hold_scales], n)
+        moving = np.tile([spec.refine, spec.refine, spec.scale_frames and not hold_scales], n)
         step = np.zeros((n, 3))
         step.reshape(-1)[moving] = np.linalg.solve(full[np.ix_(moving, moving)], right[moving])
         limit = np.radians(spec.largest_step_deg)

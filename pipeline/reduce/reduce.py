@@ -17,7 +17,13 @@ from nanoed.pipeline.reduce.deadtime import dead_time, likely
 from nanoed.pipeline.reduce.geometry import Geometry
 from nanoed.pipeline.reduce.lattice import Lattice, find_lattice
 from nanoed.pipeline.reduce.merge import Merged, merge
-from nanoed.pipeline.reduce.orientation import Measurements, Oriented, evaluate, refine_orientations
+from nanoed.pipeline.reduce.orientation import (
+    Measurements,
+    Oriented,
+    at_stated_angles,
+    evaluate,
+    refine_orientations,
+)
 from nanoed.pipeline.reduce.output import frame_table, statistics_of, write_reduction
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.profile import Profile
@@ -123,7 +129,11 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     oriented, scale_part = shrunk_scales(
         oriented, measurements(spots, spec), spec.orientation, spec.merging.min_recorded
     )
-    fitted = _fitted(oriented, spots, spec)
+    to_merge = oriented
+    if spec.merging.as_stated:
+        shape = oriented.model.shape
+        to_merge = at_stated_angles(lattice.geometry, measurements(spots, spec), shape, spec.orientation)
+    fitted = _fitted(to_merge, spots, spec)
     if fitted.empty:
         raise InputError("no reflection was recorded in full", file=dataset.path,
         field="merging.min_recorded",

@@ -186,6 +186,19 @@ def test_paper_sets_published_and_simulated_side_by_side():
     assert "none is switched on to close this gap" in text
 
 
+def test_another_reduction_of_the_same_frames_stands_beside_and_in_no_table():
+    rows = [row for row in published_rows() if "flaw_off" not in row]
+    plain = paper.analyse(results(rows, ("reduced",)), {})
+    other = [row | {"reduced": "refined", "r_int_pct": 6.0, "r_obs_pct": 5.0} for row in rows if row["seed"] > 7]
+    outcome = paper.analyse(results([*rows, *other], ("reduced",)), {})
+    pd.testing.assert_frame_equal(outcome.tables["table-2"], plain.tables["table-2"])
+    by = outcome.tables["refined"].set_index(["method", "quantity"])
+    assert by.loc[("kinematical", "r_int_pct"), ["published", "simulated", "refined"]].tolist() == [13.8, 30.0, 6.0]
+    assert by.loc[("kinematical", "r_obs_pct"), "simulated"] == pytest.approx(8.2 + 0.85)  # the same seeds: 8 and 9
+    assert by.loc[("kinematical", "r_obs_pct"), "seeds"] == 2
+    assert "is lower in 1 of 1 data sets: 6.0 on average, 30.0 without, 13.8 published" in " ".join(outcome.remarks)
+
+
 def test_gap_is_measured_and_the_strength_that_closes_it_is_between_those_tried():
     added = {"none": (9.0, 12.0), "second_particle_pct=10": (11.4, 12.2), "second_particle_pct=30": (19.2, 12.4)}
     added |= {"mosaicity_deg=0.3": (8.0, 11.0)}

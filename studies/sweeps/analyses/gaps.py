@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from nanoed.sim.flaws import magnitudes
+from nanoed.sim.flaws import FLAWS, STANDARD
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import load_case
 from nanoed.studies.settings import nearest
@@ -55,6 +55,10 @@ def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
         )  # fmt: skip
     table = table.assign(added=words[0], strength=strength)
     plain = rows[rows["added"] == "none"]
+    table["strength_without"] = [
+        strength_without(str(case), _flaws_of(plain[plain["case"] == case]), str(what))
+        for case, what in zip(table["case"], table["added"], strict=True)
+    ]
     for column in GAP_COLUMNS:
         base, goal = [], []
         for case, method in zip(table["case"], table["method"], strict=True):
@@ -70,13 +74,13 @@ def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
 
 
 def _strengths(table: pd.DataFrame, column: str, gap: np.ndarray) -> np.ndarray:
-    """Where the gap is closed, by the first strength that does it above or below the case's; NaN for the others."""
+    """Where the gap is closed, by the first strength that does it above or below the one without; NaN: none."""
     found = np.full(len(table), math.nan)
-    for (case, _, what), part in table.assign(gap=gap).groupby(["case", "method", "added"], sort=False):
+    for _, part in table.assign(gap=gap).groupby(["case", "method", "added"], sort=False):
         if not np.isfinite(part["gap"]).all():
             continue
         part = part[part[column].notna()].sort_values("strength")
-        base, strengths = strength_in_case(str(case), str(what)), part["strength"].to_numpy()
+        base, strengths = float(part["strength_without"].iloc[0]), part["strength"].to_numpy()
         for side in (np.flatnonzero(strengths > base), np.flatnonzero(strengths < base)[::-1]):
             x = [base, *strengths[side]]
             closed = [0.0, *(part[column] / part["gap"]).to_numpy()[side]]
@@ -87,21 +91,31 @@ def _strengths(table: pd.DataFrame, column: str, gap: np.ndarray) -> np.ndarray:
     return found
 
 
-def strength_in_case(case: str, what: str) -> float:
-    """The strength of a flaw, or a length of the particle, that a shipped case has.
+def _flaws_of(plain: pd.DataFrame) -> str:
+    return str(plain["flaws"].iloc[0]) if "flaws" in plain and len(plain) else "default"
 
-    Raises InputError for what is neither.
+
+def strength_without(case: str, flaws: str, what: str) -> float:
+    """The strength of a flaw in a run, or a length of the particle in its shipped case, before anything is added.
+
+    flaws : column `flaws` of the run (rows.active_flaws).  Raises InputError for what is neither.
     """
-    experiment = load_case(case).experiment
-    flaws, length = magnitudes(experiment.flaws), getattr(experiment.particle, what, None)
-    if what in flaws:
-        return flaws[what]
+    if what in FLAWS:
+        named = dict.fromkeys(STANDARD, "") if flaws == "default" else dict(_split(x) for x in flaws.split("+"))
+        return float(named[what] or FLAWS[what].value) if what in named else 0.0
+    length = getattr(load_case(case).experiment.particle, what, None)
     if not isinstance(length, float):
         raise InputError(
             "neither a flaw nor a length of the particle", field="block.axes.added", value=what,
-            allowed=f"diameter_nm, or {nearest(what, flaws)}",
+            allowed=f"diameter_nm, or {nearest(what, FLAWS)}",
         )  # fmt: skip
     return length
+
+
+def _split(flaw: str) -> tuple[str, str]:
+    """Name of a flaw and its magnitude as text, empty where it is the default."""
+    name, _, magnitude = flaw.partition("=")
+    return name, magnitude
 
 
 def gap_sentences(gaps: pd.DataFrame) -> list[str]:
