@@ -196,7 +196,8 @@ def test_another_reduction_of_the_same_frames_stands_beside_and_in_no_table():
     assert by.loc[("kinematical", "r_int_pct"), ["published", "simulated", "refined"]].tolist() == [13.8, 30.0, 6.0]
     assert by.loc[("kinematical", "r_obs_pct"), "simulated"] == pytest.approx(8.2 + 0.85)  # the same seeds: 8 and 9
     assert by.loc[("kinematical", "r_obs_pct"), "seeds"] == 2
-    assert "is lower in 1 of 1 data sets: 6.0 on average, 30.0 without, 13.8 published" in " ".join(outcome.remarks)
+    said = "R_int of the kinematical data is lower in 1 of 1 data sets: 6.00 % on average, 30.00 without, 13.80 "
+    assert said in " ".join(outcome.remarks)
 
 
 def test_gap_is_measured_and_the_strength_that_closes_it_is_between_those_tried():

@@ -13,7 +13,7 @@ import pandas as pd
 
 from nanoed.sim.flaws import FLAWS, STANDARD
 from nanoed.sim.physics.errors import InputError
-from nanoed.studies.case import load_case
+from nanoed.studies.case import load_case, shipped_cases
 from nanoed.studies.settings import nearest
 from nanoed.studies.sweeps.analyses.common import as_number
 from nanoed.studies.sweeps.analyses.flaws import changes
@@ -96,13 +96,16 @@ def _flaws_of(plain: pd.DataFrame) -> str:
 
 
 def strength_without(case: str, flaws: str, what: str) -> float:
-    """The strength of a flaw in a run, or a length of the particle in its shipped case, before anything is added.
+    """The strength of a flaw in a run, or a length of the particle in its case, before anything is added.
 
-    flaws : column `flaws` of the run (rows.active_flaws).  Raises InputError for what is neither.
+    flaws : column `flaws` of the run (rows.active_flaws).  NaN for what else a case that is not shipped has.
+    Raises InputError for what is neither a flaw nor a length.
     """
     if what in FLAWS:
         named = dict.fromkeys(STANDARD, "") if flaws == "default" else dict(_split(x) for x in flaws.split("+"))
         return float(named[what] or FLAWS[what].value) if what in named else 0.0
+    if case not in shipped_cases():
+        return math.nan
     length = getattr(load_case(case).experiment.particle, what, None)
     if not isinstance(length, float):
         raise InputError(

@@ -286,6 +286,9 @@ def refined_table(stated: pd.DataFrame, refined: pd.DataFrame, published: Publis
     return pd.DataFrame(rows)
 
 
+_NAMES = {"r_obs_pct": "R_obs", "r_int_pct": "R_int"}
+
+
 def as_refined(refined: pd.DataFrame) -> list[str]:
     """What the refined reduction makes of the figures that are published."""
     said = []
@@ -296,9 +299,9 @@ def as_refined(refined: pd.DataFrame) -> list[str]:
         published, simulated, now = (known[name].mean() for name in ("published", "simulated", "refined"))
         better = int((known["refined"] < known["simulated"]).sum())
         said.append(
-            f"With orientations and scales of the frames refined before merging, {label(str(column))} of the"
-            f" {method} refinement is lower in {better} of {len(known)} data sets: {number(str(column), now)} on"
-            f" average, {number(str(column), simulated)} without, {number(str(column), published)} published."
+            f"With orientations and scales of the frames refined before merging, {_NAMES[str(column)]} of the {method}"
+            f" data is lower in {better} of {len(known)} data sets: {number(str(column), now)} % on average,"
+            f" {number(str(column), simulated)} without, {number(str(column), published)} published."
         )
     return said
 
@@ -319,8 +322,7 @@ def agreement(everything: pd.DataFrame) -> list[str]:
     judged = everything[everything["agrees"] != ""]
     said = []
     for column, name in {
-        "r_obs_pct": "R_obs",
-        "r_int_pct": "R_int",
+        **_NAMES,
         **{column: label(column) for column in DISTANCES},
     }.items():
         part = judged[judged["quantity"] == column]
