@@ -210,8 +210,8 @@ class OrientationSpec(Part):
     """Per-frame orientation from simulated against observed intensities (C5, C6)."""
 
     refine: bool = True
-    """False: keep the stage angles; scales and the rocking curve are still fitted."""
-    scale_frames: bool = True
+    """False: keep the stage angles; scales (unless held) and the rocking curve are still fitted."""
+    refine_scales: bool = True
     """False: all frames have one scale."""
     power: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Intensities are compared after this power (C2, frame geometry)."""
@@ -297,9 +297,6 @@ class MergeSpec(Part):
     """Rejection: |I - median| above this many 1.48 MAD and sigmas, in groups of four and more (C7)."""
     min_recorded: Annotated[float, Field(ge=0, le=1)] = 0.5
     """A measurement needs this part of the information of a rocking curve crossed in full: half of it."""
-    as_stated: bool = False
-    """True: what is merged is fitted at the angles of the stage with one scale for all frames, whatever the frames say;
-    frames for dynamical refinement keep theirs."""
 
 
 class SymmetryTestSpec(Part):
@@ -353,6 +350,8 @@ class ReduceSpec(Part):
     coverage_s_max : sin(theta)/lambda of the quoted coverage, 1/Å.
     distortion : full: the parabolic, barrel and spiral terms beside the elliptic one, which only a metric constrained
         by symmetry shows (C4).
+    merge_as_stated : what is merged is fitted with the tilts of the stage and one scale for all frames, whatever the
+        frames say; the spots are those that the refined orientations excite, and frames for dynamical refinement keep these.
     """
 
     cell: Cell | None = None
@@ -374,6 +373,7 @@ class ReduceSpec(Part):
     integration: IntegrationSpec = IntegrationSpec()
     virtual: VirtualSpec = VirtualSpec()
     merging: MergeSpec = MergeSpec()
+    merge_as_stated: bool = False
     symmetry: SymmetryTestSpec = SymmetryTestSpec()
 
     @field_validator("spacegroup")

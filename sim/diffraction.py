@@ -20,6 +20,7 @@ from nanoed.sim.streams import stream
 
 Array = NDArray[np.float64]
 PIVOT_AZIMUTHS = 36
+"""At which the flux on a particle is known where the precessing beam wanders over it; linear between."""
 B_PER_FLUENCE = 1e-6  # damage is quoted per 10⁶ e/Å²
 
 
@@ -28,7 +29,7 @@ class Grain:
     """One crystal in the beam.
 
     to_lab : (3, 3) from its Cartesian frame.  share : flux on its projected area over the nominal flux.
-    lit : (m,) its course over the azimuths 2πk/m of precession, mean 1.
+    lit : (m,) relative flux at the azimuths 2πk/m of precession, mean 1.
     """
 
     body: Body
@@ -63,7 +64,8 @@ class Diffraction:
 def grains(setup: Setup, i: int) -> list[Grain]:
     """The crystals in the beam of frame i, that of the truth first; none in a blank frame.
 
-    Twin and second particle add intensities, not amplitudes (PHYSICS H9); shares are weights of flux.
+    Twin and second particle add intensities, not amplitudes (PHYSICS H9); shares are weights of flux, over the azimuths
+    as the first particle's.
     """
     seen = setup.population
     if seen.particle[i] < 0:
@@ -71,7 +73,8 @@ def grains(setup: Setup, i: int) -> list[Grain]:
     body, to_lab = setup.body.scaled(float(seen.scale[i])), rotation_of(setup, i) @ setup.mount
     flux = float(setup.true.flux[i])
     lit = microscope.flux_share(body, to_lab, setup.experiment.instrument, _places(setup, i))
-    share, lit = flux * float(lit.mean()), lit / max(float(lit.mean()), 1e-12)
+    mean = float(lit.mean())
+    share, lit = flux * mean, lit / mean if mean > 0 else np.ones(1)
     twin, second = 0.01 * setup.size["twin_pct"], 0.01 * setup.size["second_particle_pct"]
     found = [Grain(body, to_lab, share * (1 - min(twin, 1)), lit)]
     if twin > 0:
@@ -91,7 +94,7 @@ def _places(setup: Setup, i: int) -> Array:
     """Where the particle lies in the beam of frame i at azimuths 2πk/m of precession, (m, 2) x, y in Å; m = 1 without
     precession or with the pivot point on the specimen."""
     place, pivot = setup.true.place[i], setup.true.pivot
-    if pivot == 0 or setup.true.semi_angle == 0:
+    if pivot == 0:
         return place[None]
     beam = pivot * np.exp(2j * np.pi * np.arange(PIVOT_AZIMUTHS) / PIVOT_AZIMUTHS)
     return place - np.column_stack([beam.real, beam.imag])
@@ -106,7 +109,8 @@ def unevenly_lit(lit: Array, rotations: Array, shares: Array) -> Array:
     k = np.arange(len(lit)) * (2 * np.pi / len(lit))
     lit_there = np.interp(azimuth, k, lit, period=2 * np.pi)
     weighted = shares * lit_there
-    return weighted / weighted.sum()
+    total = weighted.sum()
+    return weighted / total if total > 0 else shares
 
 
 def layer_A(setup: Setup, i: int, flaw: str) -> float:

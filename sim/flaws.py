@@ -75,17 +75,15 @@ FLAWS: dict[str, FlawDefault] = {
         9.0, "rms of independent factors on the flux of the frames", "PHYSICS C1: the glycine set, sd 0.09"
     ),
     "tracking_error_nm": FlawDefault(
-        20.0,
-        "rms per axis of the particle's place in the beam from frame to frame, at most a fifth of the beam's diameter",
-        "choice: a goniometer, and an operator who keeps the particle in the beam",
+        5.0, "rms per axis of the particle's place in the beam from frame to frame", "choice: with tracking"
     ),
     "particle_drift_nm": FlawDefault(
         50.0, "amplitude per axis of a smooth walk of the particle through the beam", "choice: no tracking"
     ),
     "pivot_cs_mm": FlawDefault(
         1.0,
-        "spherical aberration, by which precession leads the beam over the specimen in a circle of radius Cs θ³",
-        "PHYSICS H7: pivot error; Cs of an objective: choice, 9 nm at 1.2°",
+        "pivot error as spherical aberration: precession leads the beam over the specimen in a circle of radius Cs θ³",
+        "PHYSICS H7: pivot error; choice: an objective's Cs without any correction, 9 nm at 1.2°, at a random azimuth",
     ),
     "second_particle_pct": FlawDefault(
         10.0, "flux on a second particle over that on the first, oriented at random", "PHYSICS H9: 0-30"

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 ANGSTROM_PER_MM = 1e7
-WORST_TRACKING = 0.2
-"""Of the beam's diameter, where the operator moves the particle back."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +24,8 @@ class FrameGeometry:
     alpha, beta, omega : rad; g_lab = R_z(omega) R_x(alpha) R_y(beta) UB h, omega contains the axis azimuth.
     centre_px : (n, 2) x, y.  a_per_px : 1/Å.  semi_angle : rad.
     flux : factor on the nominal one.  place : (n, 2) x, y of the particle in the beam, Å.
-    pivot : x + i y of the beam at precession azimuth 0, Å, from the middle of the circle that it draws on the specimen.
+    pivot : x + i y of the beam at precession azimuth 0, Å, from the middle of the circle that it draws on the specimen;
+    `place` is from that middle then.
     """
 
     alpha: Array
@@ -41,13 +40,11 @@ class FrameGeometry:
     pivot: complex
 
 
-def true_geometry(
-    seed: int, size: dict[str, float], nominal: Nominal, axis_azimuth: float, beam_diameter: float
-) -> FrameGeometry:
+def true_geometry(seed: int, size: dict[str, float], nominal: Nominal, axis_azimuth: float) -> FrameGeometry:
     """Geometry of the frames as they were really taken: nominal values plus the flaws of `size`.
 
-    axis_azimuth : the true one, rad.  beam_diameter : Å. Drifts are functions of the tilt angle (serial data:
-    of nothing) and jitters have a stream per frame, so a frame's geometry does not depend on the other frames.
+    axis_azimuth : the true one, rad. Drifts are functions of the tilt angle (serial data: of nothing) and jitters
+    have a stream per frame, so a frame's geometry does not depend on the other frames.
     """
     alpha = np.radians(nominal.alpha_deg)
     names = ("alpha", "beta", "omega", "place x", "place y")
@@ -58,7 +55,6 @@ def true_geometry(
     offset = size["centre_offset_px"] * np.array([np.cos(offset_azimuth), np.sin(offset_azimuth)])
     semi_angle = np.radians(nominal.semi_angle_deg) * (1 + 0.01 * size["precession_angle_error_pct"] * precession)
     circle = ANGSTROM_PER_MM * size["pivot_cs_mm"] * semi_angle**3
-    tracking = min(10 * size["tracking_error_nm"], WORST_TRACKING * beam_diameter)
     walk = 10 * size["particle_drift_nm"] * np.column_stack([drift["place x"], drift["place y"]])
     return FrameGeometry(
         alpha=alpha
@@ -73,7 +69,7 @@ def true_geometry(
         semi_angle=semi_angle,
         distortion=distortion_of(seed, size, elliptic_azimuth, nominal),
         flux=np.exp(0.01 * size["frame_scale_pct"] * jitter(seed, "flux", len(alpha), 1)[:, 0]),
-        place=walk + tracking * jitter(seed, "place", len(alpha), 2),
+        place=walk + 10 * size["tracking_error_nm"] * jitter(seed, "place", len(alpha), 2),
         pivot=complex(circle * np.exp(2j * np.pi * stream(seed, "pivot").uniform())),
     )
 

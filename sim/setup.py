@@ -80,7 +80,7 @@ def prepare(experiment: Experiment, crystal: Crystal) -> Setup:
     instrument, size = experiment.instrument, magnitudes(experiment.flaws)
     nominal = nominal_values(experiment, size)
     azimuth = np.radians(instrument.axis_azimuth_deg)
-    true = imperfections.true_geometry(experiment.seed, size, nominal, azimuth, 10 * instrument.beam_diameter_nm)
+    true = imperfections.true_geometry(experiment.seed, size, nominal, azimuth)
     body = body_of(experiment.particle, crystal)
     mount = mounting(experiment.particle, body, experiment.seed)
     if experiment.protocol.kind == "serial":

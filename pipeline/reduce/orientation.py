@@ -25,6 +25,8 @@ from nanoed.sim.physics.errors import ConvergenceError
 
 Array = NDArray[np.floating[Any]]
 Index = NDArray[np.int64]
+NOISE_SETTLED = 0.02
+"""Relative change of the model error at which a fit that moves nothing else ends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,8 +182,9 @@ def refine_orientations(
 def at_stated_angles(
     geometry: Geometry, data: Measurements, shape: RockingShape, spec: OrientationSpec
 ) -> Oriented:
-    """The rocking curve fitted with the tilts of `geometry` and one scale for all frames, whatever contradicts it."""
-    held = spec.model_copy(update={"refine": False, "scale_frames": False})
+    """The rocking curve, from `shape` on, fitted with the tilts of `geometry` and one scale for all frames, whatever
+    contradicts it; sd is NaN."""
+    held = spec.model_copy(update={"refine": False, "refine_scales": False})
     return _refined(geometry, data, shape, held, hold_scales=False)
 
 
@@ -278,30 +281,32 @@ def _cycles(
         for c, (prior, tilt) in enumerate(zip(priors, _tilts(start, geometry), strict=True)):
             full[c::3, c::3] += prior
             right[c::3] -= prior @ tilt
-        moving = np.tile([spec.refine, spec.refine, spec.scale_frames and not hold_scales], n)
+        moving = np.tile([spec.refine, spec.refine, spec.refine_scales and not hold_scales], n)
         step = np.zeros((n, 3))
         step.reshape(-1)[moving] = np.linalg.solve(full[np.ix_(moving, moving)], right[moving])
         limit = np.radians(spec.largest_step_deg)
         step[:, :2] = np.clip(step[:, :2], -limit, limit)
         geometry = tilted(geometry, step[:, 0], step[:, 1])
         scale = model.log_scale + step[:, 2]
-        spread = 1.4826 * float(np.median(np.abs(now.residual) * np.sqrt(now.weight))) * excess(data, now, n)
+        scatter = 1.4826 * float(np.median(np.abs(now.residual) * np.sqrt(now.weight)))
+        spread = scatter * excess(data, now, int(moving.sum()))
         noise = float(np.clip(model.noise * np.clip(spread, 0.7, 1.4), 0.01, spec.largest_model_error))
+        noise_stands = bool(moving.any()) or abs(noise - model.noise) < NOISE_SETTLED * model.noise
         model = replace(model, log_scale=scale - scale.mean(), noise=noise)
-        if np.sqrt(np.mean(step[:, :2] ** 2)) < np.radians(spec.settled_deg):
+        if np.sqrt(np.mean(step[:, :2] ** 2)) < np.radians(spec.settled_deg) and noise_stands:
             break
     return geometry, model, normal
 
 
-def excess(data: Measurements, now: Calculated, n_frames: int) -> float:
+def excess(data: Measurements, now: Calculated, n_parameters: int) -> float:
     """Root of measurements over degrees of freedom: by how much residuals of a fit with these parameters are too
     small.
 
-    Fitted are two tilts and a scale of every frame, and of every reflection's intensity the part Σ w k²P² / (Σ w
+    Fitted are n_parameters of the frames (tilts and scales), and of every reflection's intensity the part Σ w k²P² / (Σ w
     k²P² + ridge) that its own measurements and not its equivalents' determine; ridge is nought for those without.
     """
     own = np.bincount(data.reflection, now.weight * now.p**2, data.n_reflections)
-    fitted = 3 * n_frames + float((own / np.maximum(own + now.ridge, 1e-300)).sum())
+    fitted = n_parameters + float((own / np.maximum(own + now.ridge, 1e-300)).sum())
     n = len(data.frame)
     return float(np.sqrt(n / max(n - fitted, 0.25 * n)))
 

@@ -48,6 +48,8 @@ class Reduction:
     """Result of `reduce`.
 
     geometry : refined, orientations included.  spots : per frame and reflection, columns of spots.integrate.
+    oriented : orientations, scales and rocking curve of the frames.  merged_as : those that `fitted` has, the same
+        but for spec.merge_as_stated.
     fitted : one row per measured hkl, columns of curvefit.  merged : the unique list.
     virtual : frames of dynamical refinement.  frames : columns of output.frame_table.
     statistics : what reduction.json holds.  spec : the settings with the symmetry that was found.
@@ -56,6 +58,7 @@ class Reduction:
 
     geometry: Geometry
     oriented: Oriented
+    merged_as: Oriented
     profile: Profile
     spots: pd.DataFrame
     fitted: pd.DataFrame
@@ -130,7 +133,7 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
         oriented, measurements(spots, spec), spec.orientation, spec.merging.min_recorded
     )
     to_merge = oriented
-    if spec.merging.as_stated:
+    if spec.merge_as_stated:
         shape = oriented.model.shape
         to_merge = at_stated_angles(lattice.geometry, measurements(spots, spec), shape, spec.orientation)
     fitted = _fitted(to_merge, spots, spec)
@@ -151,10 +154,11 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
         "a_per_px": lattice.geometry.a_per_px,
     }
     numbers["scale_part"] = scale_part
+    numbers["merged_as_stated"] = spec.merge_as_stated
     numbers["second_lattice"] = second.record(oriented.geometry, profile, spec) if second else None
     virtual = virtual_frames(oriented, spots, blank, dataset.nominal, spec.virtual)
     return Reduction(
-        oriented.geometry, oriented, profile, spots, fitted, merged, virtual, frames, numbers, spec, detector,
+        oriented.geometry, oriented, to_merge, profile, spots, fitted, merged, virtual, frames, numbers, spec, detector,
         peaks, lattice, second,
     )  # fmt: skip
 

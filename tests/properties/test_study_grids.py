@@ -57,6 +57,11 @@ def test_what_the_study_sets_holds_for_every_block_that_does_not_set_it_otherwis
     assert load_study(written(tmp_path, study.toml())) == study
 
 
+def test_indicators_has_no_run_of_its_own():
+    paper, own = ({p.case.digest for p in points_of(load_study(name), "default")} for name in ("paper", "indicators"))
+    assert own < paper
+
+
 def test_digest_tells_grids_apart(tmp_path):
     study = load_study(written(tmp_path, GRID))
     other = load_study(written(tmp_path, GRID.replace("10.0", "11.0")))

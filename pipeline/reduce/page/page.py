@@ -140,13 +140,13 @@ def _sections(result: Reduction, dataset: DataSet, workers: int, progress: Progr
 
 
 def _rocking(result: Reduction) -> Section:
-    spots, geometry = result.spots, result.geometry
+    spots, geometry, model = result.spots, result.merged_as.geometry, result.merged_as.model
     hkl, frame = spots[["h", "k", "l"]].to_numpy(float), spots["frame"].to_numpy(np.int64)
     g_lab = np.einsum("mij,mj->mi", geometry.rotations()[frame], hkl @ geometry.ub.T)
     axis = np.column_stack([np.cos(geometry.omega), np.sin(geometry.omega), np.zeros(len(geometry))])[frame]
     distance = np.linalg.norm(np.cross(g_lab, axis), axis=1)
-    scale = np.exp(result.oriented.model.log_scale)
-    drawing = figures.rocking_figure(spots, result.fitted, scale, result.oriented.model.shape, distance)
+    s = g_lab[:, 2] - 0.5 * geometry.wavelength * (g_lab**2).sum(axis=1)
+    drawing = figures.rocking_figure(spots.assign(s=s), result.fitted, np.exp(model.log_scale), model.shape, distance)
     caption = "Strong reflections: electrons on every frame, on one scale, against S, and the fitted curve."
     return Section("rocking", "Rocking curves", pictures=(_picture(drawing, "rocking", caption),))
 

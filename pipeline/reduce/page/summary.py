@@ -35,7 +35,8 @@ def summary(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[tuple[str,
                          f"{100 * numbers['scale_part']:.0f} % by the agreement of equivalents"),
         ("Laue class", _laue(numbers)),
         ("space groups", _groups(numbers["space_groups"])),
-        ("merged in", f"{numbers['laue']}, {numbers['spacegroup'] or 'no absences'}"),
+        ("merged in", f"{numbers['laue']}, {numbers['spacegroup'] or 'no absences'}"
+                      + (", at the angles of the stage with one scale" if numbers["merged_as_stated"] else "")),
         ("reflections", f"{numbers['n_all']} unique, {numbers['n_obs']} observed, redundancy "
                         f"{numbers['redundancy']:.2f}, coverage {100 * numbers['coverage']:.1f} % to sin θ/λ = "
                         f"{numbers['coverage_s_max']:g} 1/Å"),

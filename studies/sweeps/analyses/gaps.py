@@ -41,7 +41,7 @@ CAPTION = (
 def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
     """What was added (WHAT=STRENGTH), by how much it moves each figure, and which share of the gap that closes.
 
-    closes_*_pct : change over (published - mean without it), percent; empty where nothing is published.
+    strength_without : in the runs without it.  closes_*_pct : change over (published - mean without it), percent; empty where nothing is published.
     strength_for_*: where the figure, linear between the strengths tried, meets the published one; NaN: not within them.
     Raises InputError for a level of another form.
     """
@@ -149,19 +149,21 @@ def gap_sentences(gaps: pd.DataFrame) -> list[str]:
                 + (f" By interpolation, {ends} would close it." if ends else " Nothing that was tried closes it alone.")
             )
     if said:
-        said.append("Nothing of this is part of the shared set: the tables above are made without it.")
+        said.append("None of this is part of the shared set: the tables above are made without it.")
     return said
 
 
 def _doubt(row: pd.Series, column: str) -> str:
     """Words for a change that the seeds do not tell from none."""
     low, high = row[f"{column}_low"], row[f"{column}_high"]
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "; one seed"
     return "; its interval holds zero" if low <= 0 <= high else ""
 
 
 def _told(what: str, strength: float) -> str:
     """The strength of something in words, with its unit."""
-    for ending, unit in {"_deg": "°", "_pct": " %", "_nm": " nm", "_px": " px"}.items():
+    for ending, unit in {"_deg": "°", "_pct": " %", "_nm": " nm", "_px": " px", "_mm": " mm"}.items():
         if what.endswith(ending):
             return f"{what.removesuffix(ending).replace('_', ' ')} {strength:.3g}{unit}"
     return f"{what.replace('_', ' ')} {strength:.3g}"

@@ -351,8 +351,8 @@ def agreement(everything: pd.DataFrame) -> list[str]:
             f"Dynamical R_obs is lower than published for {better} of {len(both)} data sets (mean"
             f" {both['simulated'].mean():.2f} against {both['published'].mean():.2f} %): here the truth is the"
             " reference and the crystal is as perfect as the one set of flaws leaves it. Strain, surface"
-            " relaxation, damage, flux that changes from frame to frame, a second crystal or a twin and a drifting"
-            " particle exist as flaws and are off; none is switched on to close this gap."
+            " relaxation, damage, a second crystal or a twin, a particle that drifts through the beam and the circle of"
+            " a precessing beam exist as flaws and are off; none is switched on to close this gap."
         )
     return said
 
