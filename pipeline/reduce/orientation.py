@@ -302,8 +302,8 @@ def excess(data: Measurements, now: Calculated, n_parameters: int) -> float:
     """Root of measurements over degrees of freedom: by how much residuals of a fit with these parameters are too
     small.
 
-    Fitted are n_parameters of the frames (tilts and scales), and of every reflection's intensity the part Σ w k²P² / (Σ w
-    k²P² + ridge) that its own measurements and not its equivalents' determine; ridge is nought for those without.
+    Fitted are n_parameters of the frames (tilts and scales), and of every reflection's intensity the part Σ w k²P² /
+    (Σ w k²P² + ridge) that its own measurements and not its equivalents' determine; ridge is nought for those without.
     """
     own = np.bincount(data.reflection, now.weight * now.p**2, data.n_reflections)
     fitted = n_parameters + float((own / np.maximum(own + now.ridge, 1e-300)).sum())

@@ -41,7 +41,8 @@ CAPTION = (
 def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
     """What was added (WHAT=STRENGTH), by how much it moves each figure, and which share of the gap that closes.
 
-    strength_without : in the runs without it.  closes_*_pct : change over (published - mean without it), percent; empty where nothing is published.
+    strength_without : in the runs without it.
+    closes_*_pct : change over (published - mean without it), percent; empty where nothing is published.
     strength_for_*: where the figure, linear between the strengths tried, meets the published one; NaN: not within them.
     Raises InputError for a level of another form.
     """
