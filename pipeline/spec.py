@@ -351,7 +351,7 @@ class ReduceSpec(Part):
     distortion : full: the parabolic, barrel and spiral terms beside the elliptic one, which only a metric constrained
         by symmetry shows (C4).
     merge_as_stated : what is merged is fitted with the tilts of the stage and one scale for all frames, whatever the
-        frames say; the spots are those that the refined orientations excite. Frames for dynamical refinement keep these.
+        frames say; the spots are those that the refined orientations excite. Frames of dynamical refinement keep these.
     """
 
     cell: Cell | None = None
