@@ -5,6 +5,7 @@ and a start model go in.
 """
 
 import json
+import math
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -227,8 +228,11 @@ def _cell_beside(hkl: Path) -> Cell | None:
     record, instructions = hkl.with_name("reduction.json"), hkl.with_suffix(".ins")
     if hkl.name == "merged.hkl" and record.is_file():
         try:
-            a, b, c, alpha, beta, gamma = json.loads(record.read_text("utf-8"))["statistics"]["cell"]
-            return float(a), float(b), float(c), float(alpha), float(beta), float(gamma)
+            found = [float(x) for x in json.loads(record.read_text("utf-8"))["statistics"]["cell"]]
+            if not all(map(math.isfinite, found)):
+                raise ValueError("not finite")
+            a, b, c, alpha, beta, gamma = found
+            return a, b, c, alpha, beta, gamma
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError("not the record of a reduction", file=record, field="cell") from error
     return read_ins(instructions).cell if instructions.is_file() else None

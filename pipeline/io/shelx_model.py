@@ -99,7 +99,7 @@ def _numbers(cells: list[str]) -> bool:
 
 
 def _crystal(found: _Lines, path: Path) -> Crystal:
-    if len(found.cell) != 7:
+    if len(found.cell) != 7 or not gemmi.UnitCell(*found.cell[1:]).is_crystal():
         allowed = "CELL wavelength a b c alpha beta gamma"
         raise InputError("no sound cell", file=path, field="CELL", allowed=allowed)
     if not found.atoms:

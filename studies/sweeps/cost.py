@@ -28,10 +28,10 @@ from nanoed.studies.case import Case
 
 STAGES: Mapping[str, tuple[str, ...]] = {
     "simulate": ("frame", "pixel", "bloch", "multislice"),
-    "reduce": ("run", "frame", "pixel", "spot", "serial"),
+    "reduce": ("run", "series", "spot", "serial"),
     "kinematical": ("run",),
     "kinematical-frames": ("run", "frame", "spot", "wave", "slope"),
-    "frames": ("run", "wave", "slope"),
+    "frames": ("run", "frame", "spot", "wave", "slope"),
 }
 """Operations that the seconds of a stage are made of; `frames` is a dynamical refinement."""
 KEPT_MB: Mapping[str, float] = {"run": 0.015, "kinematical": 0.012, "kinematical-frames": 0.055, "frames": 0.055}
@@ -70,8 +70,11 @@ def operations(case: Case, crystal: Crystal) -> dict[str, float]:
     nx, ny = experiment.instrument.detector_px
     counts = dict.fromkeys({name for names in STAGES.values() for name in names}, 0.0)
     counts |= {"run": 1.0, "frame": frames, "pixel": 1e-9 * frames * nx * ny}
-    counts["spot"] = 1e-3 * frames * _spots(case, crystal)
-    counts["serial"] = frames if experiment.protocol.kind == "serial" else 0.0
+    serial = experiment.protocol.kind == "serial"
+    if serial:
+        counts["serial"] = frames
+    else:
+        counts |= {"series": frames, "spot": 1e-3 * frames * _spots(case, crystal)}
     kernel = 1e-9 * frames * _simulated(experiment, crystal)
     if experiment.engine != "kinematical":
         counts[experiment.engine] = kernel
@@ -180,15 +183,16 @@ def _refined(case: Case, crystal: Crystal) -> float:
 
 def _spots(case: Case, crystal: Crystal) -> float:
     """Reflections of a frame that the reduction integrates."""
-    angle = math.radians(getattr(case.experiment.protocol, "semi_angle_deg", 0.0) or 0.5)
+    protocol = case.experiment.protocol
+    angle = math.radians(protocol.semi_angle_deg or 0.5 * sweep_deg(protocol))
     return _beams(crystal, case.reduce.d_star_max, 0.01 + 0.5 * case.reduce.d_star_max * angle)
 
 
 MATRIX_PRODUCT_S = 0.0053
 SECONDS: dict[str, dict[str, float]] = {
-    "simulate": {"frame": 0.0263, "bloch": 0.313, "multislice": 0.25},
-    "reduce": {"frame": 0.112, "spot": 0.599, "serial": 0.07},
-    "kinematical": {"run": 0.1},
-    "kinematical-frames": {"slope": 2.04},
-    "frames": {"slope": 2.04},
+    "simulate": {"frame": 0.0407, "bloch": 0.261, "multislice": 0.25},
+    "reduce": {"series": 0.224, "spot": 0.28, "serial": 0.0801},
+    "kinematical": {"run": 0.353},
+    "kinematical-frames": {"spot": 4.66, "slope": 0.41},
+    "frames": {"slope": 0.706},
 }

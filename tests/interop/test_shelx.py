@@ -183,6 +183,7 @@ def test_remarks_and_fragments_are_no_atoms(tmp_path: Path) -> None:
         (("-21.0", "-31.0"), "FVAR"),
         (("LATT 1", "LATT 1\nSYMM x,y,q"), "SYMM"),
         (("5 5 6 90", "5 5 x 90"), "CELL"),
+        (("0.025 5 5 6 90", "0.025 1 5 6 90"), "CELL"),
     ],
 )
 def test_models_that_cannot_be_read(tmp_path: Path, change: tuple[str, str], told: str) -> None:
