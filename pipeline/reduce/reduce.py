@@ -119,6 +119,10 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     detector = with_dead_time(dataset, detector, profile, spots, spec)
     tell("orientations", 0, 1)
     data = measurements(spots[~blank[spots["frame"]]], spec)
+    if len(data.frame) == 0:
+        raise InputError("no spot on a frame with as many peaks of the lattice", file=dataset.path,
+                         field="positions.min_peaks", value=spec.positions.min_peaks,
+                         allowed="a smaller value")  # fmt: skip
     oriented = refine_orientations(
         lattice.geometry, data, first_shape(lattice.geometry, spec), spec.orientation
     )

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import gemmi
 import h5py
@@ -15,6 +16,7 @@ from spot_frames import CELL, nominal, true_geometry, true_intensities, write_se
 from nanoed.pipeline.io.cif_pets import read_cif_pets
 from nanoed.pipeline.io.hkl import read_hkl
 from nanoed.pipeline.reduce.geometry import Geometry, to_pixels
+from nanoed.pipeline.reduce.lattice import Lattice
 from nanoed.pipeline.reduce.page.summary import alarms
 from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.pipeline.spec import ReduceSpec
@@ -262,6 +264,23 @@ def test_unwritable_folder_is_an_input_error(series: Path, tmp_path: Path) -> No
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(InputError, match="cannot write"):
         reduce(series, spec(orientation={"refine": False}), tmp_path / "taken")
+
+
+def test_frames_without_enough_peaks_of_the_lattice_are_an_input_error(
+    series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from nanoed.pipeline.reduce import reduce as module
+
+    def matching_nothing(*given: Any) -> tuple[Lattice, float]:
+        lattice, ratio = calibrated(*given)
+        return replace(lattice, matched=np.zeros_like(lattice.matched)), ratio
+
+    calibrated = module.calibrated
+    monkeypatch.setattr(module, "calibrated", matching_nothing)
+    with pytest.raises(InputError, match="min_peaks"):
+        reduce(series, spec())
 
 
 def test_predicted_spots_lie_where_they_were_drawn(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 
 from nanoed.pipeline.page.drawing import MUTED
 from nanoed.studies.figures import SERIES
@@ -121,10 +122,20 @@ def spans(values: Sequence[float] | np.ndarray) -> bool:
 
 def log_x(axes: Axes, values: Sequence[object]) -> None:
     """A logarithmic horizontal axis with a tick, written plainly, at every one of the values."""
-    numbers = sorted({as_number(value) for value in values})
     axes.set_xscale("log")
-    axes.set_xticks(numbers, [f"{x:g}" for x in numbers])
-    axes.set_xticks([], minor=True)
+    _plain_ticks(axes.xaxis, values)
+
+
+def log_y(axes: Axes, values: Sequence[object]) -> None:
+    """The same vertically."""
+    axes.set_yscale("log")
+    _plain_ticks(axes.yaxis, values)
+
+
+def _plain_ticks(axis: Axis, values: Sequence[object]) -> None:
+    numbers = sorted({as_number(value) for value in values})
+    axis.set_ticks(numbers, [f"{x:g}" for x in numbers])
+    axis.set_ticks([], minor=True)
 
 
 def limit_line(axes: Axes, value: float) -> None:

@@ -27,6 +27,7 @@ from nanoed.studies.sweeps.analyses.common import (
     draw_series,
     limit_line,
     log_x,
+    log_y,
     look_of,
     means,
 )
@@ -47,6 +48,8 @@ COLUMNS = (
     ),
     *("orientation_err_deg", "thickness_true_A"),
 )
+SHOWN_A = (1e-4, 1.0)
+"""Range of the drawn distances; an interval of few seeds may reach anywhere."""
 PAIR = ("kinematical-frames", "dynamical")
 GROUP = ["structure", "scan", "fluence", "method"]
 
@@ -217,12 +220,13 @@ def draw_accuracy(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
                     labels.setdefault(label, axes.containers[-1])
             for limit in limits:
                 limit_line(axes, limit)
-            axes.set(yscale="log", title=name, xlabel=axis_label("size_nm"))
+            axes.set(yscale="log", ylim=SHOWN_A, title=name, xlabel=axis_label("size_nm"))
             log_x(axes, list(part["size_nm"]))
         figure.axes[0].set_ylabel(axis_label("av_dist_A"))
         figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=2, handlelength=3.5)
     caption = (
         f"Average distance from the truth against size: {MEAN_IS}, over the runs that did not fail; dashed: the limits."
+        f" Cut at {SHOWN_A[0]:g} and {SHOWN_A[1]:g} Å."
     )
     return Drawing(figure, "accuracy", caption)
 
@@ -325,7 +329,9 @@ def draw_pair(pair: pd.DataFrame) -> Drawing:
                     linewidths=0,
                 )
             axes.axhline(1, color=MUTED, linewidth=0.6)
-            axes.set(yscale="log", xlabel="mean thickness (nm)", ylabel=label)
+            axes.set(xlabel="mean thickness (nm)", ylabel=label)
+            most = 1.3 * pair[column].max()
+            log_y(axes, [y for y in (0.5, 1, 2, 5, 10, 20, 50, 100) if y < most])
             log_x(axes, [x for x in (1, 2, 5, 10, 20, 50) if x < 0.15 * pair["thickness_true_A"].max()])
         figure.axes[0].legend()
     caption = "The dynamical effect: the same frames refined by frames with either theory, against thickness."
