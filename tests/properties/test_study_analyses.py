@@ -13,6 +13,7 @@ from nanoed.studies.case import structure_file
 from nanoed.studies.report import report
 from nanoed.studies.sweeps import study
 from nanoed.studies.sweeps.analyses import ANALYSES, curves, flaws, indicators, paper, sites, size_limit
+from nanoed.studies.sweeps.analyses.gaps import strength_without
 from nanoed.studies.sweeps.grid import Study
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
 from nanoed.studies.sweeps.shown import number
@@ -199,6 +200,15 @@ def test_another_reduction_of_the_same_frames_stands_beside_and_in_no_table():
     assert by.loc[("kinematical", "r_obs_pct"), "seeds"] == 2
     said = "R_int of the kinematical data is lower in 1 of 1 data sets: 6.00 % on average, 30.00 without, 13.80 "
     assert said in " ".join(outcome.remarks)
+    assert any(line.startswith("Merged so, ito-01: R_obs of the treatments is ordered") for line in outcome.remarks)
+
+
+def test_strength_before_anything_is_added_is_that_of_the_run():
+    flaws = "mosaicity_deg+frame_scale_pct+ice_nm=7"
+    of = {what: strength_without("ito-01", flaws, what) for what in ("mosaicity_deg", "frame_scale_pct", "ice_nm")}
+    assert of == {"mosaicity_deg": 0.1, "frame_scale_pct": 9.0, "ice_nm": 7.0}
+    assert strength_without("ito-01", flaws, "twin_pct") == strength_without("ito-01", "none", "ice_nm") == 0
+    assert strength_without("ito-01", "default", "support_film_nm") == 10
 
 
 def test_gap_is_measured_and_the_strength_that_closes_it_is_between_those_tried():

@@ -22,11 +22,21 @@ from nanoed.studies.case import load_case, shipped_cases
 from nanoed.studies.statistics import summarise
 from nanoed.studies.sweeps.analyses.flaws import changes, draw_changes
 from nanoed.studies.sweeps.analyses.gaps import CAPTION, SHOWN, gap_sentences, gap_table
+from nanoed.studies.sweeps.analyses.treatments import (
+    NAMES,
+    OF_THE_DATA,
+    REFINED_CAPTION,
+    WITHIN,
+    Published,
+    as_refined,
+    ordering,
+    refined_table,
+    treatment_table,
+)
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import label, number, page_table
 from nanoed.studies.tables import published_value
 
-Published = Mapping[str, Mapping[str, str]]
 QUANTITIES = (
     *(
         "coverage_pct",
@@ -45,8 +55,6 @@ _COMPARED = (
     *("dataset", "method", "quantity", "published", "simulated", "sd", "p5", "p95", "seeds", "failed"),
     *("difference", "agrees"),
 )
-OF_THE_DATA = ("coverage_pct", "redundancy", "r_int_pct")
-"""Stand with the first method alone."""
 TABLES: Mapping[str, tuple[str, ...]] = {
     "table-1": tuple(
         f"brookite-{name}" for name in ("ua", "iit", "cnrs-01", "cnrs-02", "cnrs-03", "cnrs-04")
@@ -54,11 +62,6 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "table-2": ("ito-01", "ito-02", "ito-03", "anatase"),
     "table-4": ("mgti2o5",),
 }
-TREATMENTS = ("dynamical", "kinematical", "kinematical-frames", "kinematical-nonaveraged")
-"""In the published order of R_obs."""
-TREATED = ("ito-01", "ito-02")
-WITHIN: Mapping[str, float] = {"r_obs_pct": 5.0, "r_int_pct": 6.0}
-"""Points within which a kinematical figure agrees with the published one."""
 LEAST_SEEDS = 10
 """Below which a 5-95 % range is none."""
 DISTANCES = ("av_dist_A", "max_dist_A")
@@ -66,8 +69,10 @@ FLAW_COLUMNS = ["r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A"]
 
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
-    """Tables 1 to 4, all comparisons, the changes by flaw, what would close the gaps, the radar plots."""
-    del settings
+    """Tables 1 to 4, all comparisons, the changes by flaw, what would close the gaps, the radar plots.
+
+    Settings: `remark`, a sentence for the top of the page.
+    """
     published = {
         name: load_case(name).published_values() for name in shipped_cases() if name in set(results["case"])
     }
@@ -94,7 +99,7 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     drawings = {}
     if (reduced != "").any():
         refined = refined_table(main, results[reduced != ""], published)
-        tables["refined"], shown["refined"] = refined, (page_table(refined, caption=_REFINED_CAPTION),)
+        tables["refined"], shown["refined"] = refined, (page_table(refined, caption=REFINED_CAPTION),)
     if (off != "").any():
         responsible = changes(results[off != ""], "flaw_off", "none", FLAW_COLUMNS)
         tables["flaws-off"] = responsible
@@ -107,9 +112,10 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
         tables["radar"], shown["radar"] = radar, (listed(radar, "5 to 95 % of the seeds"),)
         drawings["radar"] = Drawing(draw_radar(radar), "radar", _RADAR_CAPTION)
     remarks = [
+        *([str(settings["remark"])] if "remark" in settings else []),
         *agreement(everything),
         *ordering(treatments, main),
-        *as_refined(refined),
+        *as_refined(refined, main, results[reduced != ""], published),
         *responsibility(responsible),
         *gap_sentences(gaps),
     ]
@@ -128,10 +134,6 @@ _TITLES = {
     "flaws-off": "Each flaw switched off in turn",
     "gap": "What would close the gaps",
 }
-_REFINED_CAPTION = (
-    "Published, simulated (angles of the goniometer, one scale) and refined (orientations and scales of the frames from"
-    " their intensities, as nanoed reduces when it is not told otherwise): arithmetic means over the same seeds"
-)
 _RADAR_CAPTION = (
     "Average and maximal distances from the reference structure (Å) by data set, kinematical and dynamical: published"
     " and simulated (arithmetic mean; band: 5 to 95 % of the seeds). Radius logarithmic."
@@ -237,21 +239,6 @@ def listed(table: pd.DataFrame, spread: str) -> Table:
     return Table((*keys, "published", "simulated", "seeds"), rows, caption)
 
 
-def treatment_table(results: pd.DataFrame, published: Published) -> pd.DataFrame:
-    """Table 3: R_obs of the four treatments, published beside simulated; rows in the published order, lowest first."""
-    rows = []
-    for dataset in TREATED:
-        for method in TREATMENTS:
-            values = results.loc[(results["case"] == dataset) & (results["method"] == method), "r_obs_pct"]
-            if len(values) == 0:
-                continue
-            numbers = summarise(values)
-            known = published_value(published.get(dataset, {}), method, "r_obs_pct")
-            row = {"dataset": dataset, "method": method, "published": known, "simulated": numbers["mean"]}
-            rows.append(row | {"sd": numbers["sd"], "seeds": int(numbers["n"])})
-    return pd.DataFrame(rows)
-
-
 def random_table(results: pd.DataFrame, published: Published) -> pd.DataFrame:
     """R_obs with the cations at random, by method."""
     rows = []
@@ -267,43 +254,6 @@ def random_table(results: pd.DataFrame, published: Published) -> pd.DataFrame:
         }
         rows.append(row | {"simulated": numbers["mean"], "sd": numbers["sd"], "seeds": int(numbers["n"])})
     return pd.DataFrame(rows)
-
-
-def refined_table(stated: pd.DataFrame, refined: pd.DataFrame, published: Published) -> pd.DataFrame:
-    """R_int and R_obs by data set and method: published, simulated, and of the refined reduction of the same seeds."""
-    rows = []
-    for (dataset, method), group in refined.groupby(["case", "method"], sort=False):
-        beside = stated[(stated["case"] == dataset) & (stated["method"] == method)]
-        pairs = group.merge(beside, on="seed", suffixes=("_refined", ""))
-        for column in WITHIN:
-            if column in OF_THE_DATA and method != "kinematical":
-                continue
-            both = pairs[[column, f"{column}_refined"]].dropna()
-            known = published_value(published.get(str(dataset), {}), str(method), column)
-            row = {"dataset": dataset, "method": method, "quantity": column, "published": known}
-            means = {"simulated": both[column].mean(), "refined": both[f"{column}_refined"].mean()}
-            rows.append(row | means | {"seeds": len(both)})
-    return pd.DataFrame(rows)
-
-
-_NAMES = {"r_obs_pct": "R_obs", "r_int_pct": "R_int"}
-
-
-def as_refined(refined: pd.DataFrame) -> list[str]:
-    """What the refined reduction makes of the figures that are published."""
-    said = []
-    for (method, column), part in refined.groupby(["method", "quantity"], sort=False) if len(refined) else []:
-        known = part[part[["published", "simulated", "refined"]].notna().all(axis=1)]
-        if known.empty:
-            continue
-        published, simulated, now = (known[name].mean() for name in ("published", "simulated", "refined"))
-        better = int((known["refined"] < known["simulated"]).sum())
-        said.append(
-            f"With orientations and scales of the frames refined before merging, {_NAMES[str(column)]} of the {method}"
-            f" data is lower in {better} of {len(known)} data sets: {number(str(column), now)} % on average,"
-            f" {number(str(column), simulated)} without, {number(str(column), published)} published."
-        )
-    return said
 
 
 def radar_table(everything: pd.DataFrame) -> pd.DataFrame:
@@ -322,7 +272,7 @@ def agreement(everything: pd.DataFrame) -> list[str]:
     judged = everything[everything["agrees"] != ""]
     said = []
     for column, name in {
-        **_NAMES,
+        **NAMES,
         **{column: label(column) for column in DISTANCES},
     }.items():
         part = judged[judged["quantity"] == column]
@@ -357,25 +307,6 @@ def agreement(everything: pd.DataFrame) -> list[str]:
     return said
 
 
-def ordering(treatments: pd.DataFrame, results: pd.DataFrame) -> list[str]:
-    """Whether R_obs of the treatments is ordered as published: of the means, and in how many seeds."""
-    said = []
-    for dataset, part in treatments.groupby("dataset", sort=False) if len(treatments) else []:
-        known = part[part["simulated"].notna()]
-        order = list(known.sort_values("simulated")["method"])
-        same = (
-            "as published" if order == list(known["method"]) else "published: " + " < ".join(known["method"])
-        )
-        mine = results[(results["case"] == dataset) & results["method"].isin(known["method"])]
-        each = mine.pivot_table(index="seed", columns="method", values="r_obs_pct")[list(known["method"])].dropna()
-        alike = int((np.diff(each.to_numpy(float), axis=1) > 0).all(axis=1).sum())
-        said.append(
-            f"{dataset}: R_obs of the treatments is ordered {' < '.join(order)} ({same}); in the published order in"
-            f" {alike} of {len(each)} seeds."
-        )
-    return said
-
-
 def responsibility(flaws: pd.DataFrame) -> list[str]:
     said = []
     for (case, method), part in flaws.groupby(["case", "method"], sort=False) if len(flaws) else []:
@@ -389,7 +320,8 @@ def responsibility(flaws: pd.DataFrame) -> list[str]:
             whole = part.loc[part["flaw_off"] == "all", column]
             end = f"; all off {_signed(whole.iloc[0])}" if len(whole) and math.isfinite(whole.iloc[0]) else ""
             said.append(
-                f"{case}, {method}: switching one flaw off moves {name} (points) most for {', '.join(each)}{end}."
+                f"{case}, {method}: switching one flaw off moves {name} (points) most for {', '.join(each)}{end}"
+                + (" (one seed)." if part["pairs"].max() < 2 else ".")
             )
     return said
 
