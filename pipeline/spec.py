@@ -210,9 +210,7 @@ class OrientationSpec(Part):
     """Per-frame orientation from simulated against observed intensities (C5, C6)."""
 
     refine: bool = True
-    """False: keep the stage angles; scales (unless held) and the rocking curve are still fitted."""
-    refine_scales: bool = True
-    """False: all frames have one scale."""
+    """False: keep the stage angles; scales and the rocking curve are still fitted."""
     power: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Intensities are compared after this power (C2, frame geometry)."""
     search_deg: PositiveFloat = 0.6

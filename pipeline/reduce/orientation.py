@@ -26,7 +26,7 @@ from nanoed.sim.physics.errors import ConvergenceError
 Array = NDArray[np.floating[Any]]
 Index = NDArray[np.int64]
 NOISE_SETTLED = 0.02
-"""Relative change of the model error at which a fit that moves nothing else ends."""
+"""Relative change at which a model error is found."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,12 +180,20 @@ def refine_orientations(
 
 
 def at_stated_angles(
-    geometry: Geometry, data: Measurements, shape: RockingShape, spec: OrientationSpec
+    oriented: Oriented, geometry: Geometry, data: Measurements, spec: OrientationSpec
 ) -> Oriented:
-    """The rocking curve, from `shape` on, fitted with the tilts of `geometry` and one scale for all frames, whatever
-    contradicts it; sd is NaN."""
-    held = spec.model_copy(update={"refine": False, "refine_scales": False})
-    return _refined(geometry, data, shape, held, hold_scales=False)
+    """`oriented` with the tilts of `geometry` and one scale for all frames, whatever contradicts them: rocking curve and
+    model error are fitted to these; sd is NaN."""
+    model = replace(oriented.model, log_scale=np.zeros(len(geometry)))
+    for _ in range(spec.rounds):
+        for _ in range(spec.cycles):
+            before = model.noise
+            model = replace(model, noise=_noise(data, evaluate(geometry, data, model, spec), model, 0, spec))
+            if abs(model.noise - before) < NOISE_SETTLED * before:
+                break
+        model = fit_shape(geometry, data, model, spec)
+    now = evaluate(geometry, data, model, spec)
+    return replace(oriented, geometry=geometry, model=model, sd=np.full_like(oriented.sd, np.nan), calculated=now)
 
 
 def _refined(
@@ -281,21 +289,24 @@ def _cycles(
         for c, (prior, tilt) in enumerate(zip(priors, _tilts(start, geometry), strict=True)):
             full[c::3, c::3] += prior
             right[c::3] -= prior @ tilt
-        moving = np.tile([spec.refine, spec.refine, spec.refine_scales and not hold_scales], n)
+        moving = np.tile([spec.refine, spec.refine, not hold_scales], n)
         step = np.zeros((n, 3))
         step.reshape(-1)[moving] = np.linalg.solve(full[np.ix_(moving, moving)], right[moving])
         limit = np.radians(spec.largest_step_deg)
         step[:, :2] = np.clip(step[:, :2], -limit, limit)
         geometry = tilted(geometry, step[:, 0], step[:, 1])
         scale = model.log_scale + step[:, 2]
-        scatter = 1.4826 * float(np.median(np.abs(now.residual) * np.sqrt(now.weight)))
-        spread = scatter * excess(data, now, int(moving.sum()))
-        noise = float(np.clip(model.noise * np.clip(spread, 0.7, 1.4), 0.01, spec.largest_model_error))
-        noise_stands = bool(moving.any()) or abs(noise - model.noise) < NOISE_SETTLED * model.noise
-        model = replace(model, log_scale=scale - scale.mean(), noise=noise)
-        if np.sqrt(np.mean(step[:, :2] ** 2)) < np.radians(spec.settled_deg) and noise_stands:
+        model = replace(model, log_scale=scale - scale.mean(), noise=_noise(data, now, model, 3 * n, spec))
+        if np.sqrt(np.mean(step[:, :2] ** 2)) < np.radians(spec.settled_deg):
             break
     return geometry, model, normal
+
+
+def _noise(data: Measurements, now: Calculated, model: Model, n_parameters: int, spec: OrientationSpec) -> float:
+    """Model error by which the residuals scatter as they should, at most 1.4 times off the one that they have."""
+    scatter = 1.4826 * float(np.median(np.abs(now.residual) * np.sqrt(now.weight)))
+    change = np.clip(scatter * excess(data, now, n_parameters), 0.7, 1.4)
+    return float(np.clip(model.noise * change, 0.01, spec.largest_model_error))
 
 
 def excess(data: Measurements, now: Calculated, n_parameters: int) -> float:

@@ -138,8 +138,7 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     )
     to_merge = oriented
     if spec.merge_as_stated:
-        shape = oriented.model.shape
-        to_merge = at_stated_angles(lattice.geometry, measurements(spots, spec), shape, spec.orientation)
+        to_merge = at_stated_angles(oriented, lattice.geometry, measurements(spots, spec), spec.orientation)
     fitted = _fitted(to_merge, spots, spec)
     if fitted.empty:
         raise InputError("no reflection was recorded in full", file=dataset.path,
