@@ -182,8 +182,8 @@ def refine_orientations(
 def at_stated_angles(
     oriented: Oriented, geometry: Geometry, data: Measurements, spec: OrientationSpec
 ) -> Oriented:
-    """`oriented` with the tilts of `geometry` and one scale for all frames, whatever contradicts them: rocking curve and
-    model error are fitted to these; sd is NaN."""
+    """`oriented` with the tilts of `geometry` and one scale for all frames, whatever contradicts them: the rocking
+    curve and the model error are fitted to these; sd is NaN."""
     model = replace(oriented.model, log_scale=np.zeros(len(geometry)))
     for _ in range(spec.rounds):
         for _ in range(spec.cycles):
