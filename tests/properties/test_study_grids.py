@@ -8,6 +8,7 @@ from nanoed.sim.physics.errors import InputError
 from nanoed.studies import cli
 from nanoed.studies.case import sources_hash
 from nanoed.studies.commands.studies import CheckName
+from nanoed.studies.rows import active_flaws
 from nanoed.studies.sweeps.analyses import ANALYSES
 from nanoed.studies.sweeps.grid import load_study, points_of, shipped_studies, study_digest
 
@@ -60,6 +61,13 @@ def test_what_the_study_sets_holds_for_every_block_that_does_not_set_it_otherwis
 def test_indicators_has_no_run_of_its_own():
     paper, own = ({p.case.digest for p in points_of(load_study(name), "default")} for name in ("paper", "indicators"))
     assert own < paper
+
+
+def test_all_flaws_off_are_all():
+    points = points_of(load_study("paper"), "default")
+    off = [p for p in points if p.labels.get("flaw_off") == "all"]
+    assert off
+    assert {active_flaws(p.case.experiment.flaws) for p in off} == {"none"}
 
 
 def test_digest_tells_grids_apart(tmp_path):
