@@ -216,7 +216,7 @@ def _spacegroup(block: gemmi.cif.Block, small: gemmi.SmallStructure, path: str |
 
 def _aniso(site: gemmi.SmallStructure.Site) -> list[float]:
     u = [site.aniso.u11, site.aniso.u22, site.aniso.u33, site.aniso.u12, site.aniso.u13, site.aniso.u23]
-    return u if site.aniso.nonzero() else [np.nan] * 6
+    return u if any(u) else [np.nan] * 6
 
 
 def _with_equivalent_u(crystal: Crystal) -> Crystal:

@@ -43,6 +43,26 @@ def test_a_damaged_file_is_refused_in_one_line_or_survives(name: str, tmp_path: 
     held()
 
 
+SHELX = b"""TITL t
+CELL 0.0251 9.184 5.447 5.145 90 90 90
+LATT -1
+SFAC TI
+UNIT 8
+Ti1 1 0.1289 0.0972 0.8628 11.0 0.02 -0.01 -0.01 0.001 0.002 0.003
+END
+"""
+RECORD = b'{"settings": {"laue": "mmm"}, "statistics": {"cell": [9.2, 5.4, 5.1, 90.0, 90.0, 90.1e9990]}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [("model", SHELX), ("model", SHELX.replace(b"9.184", b"1")), ("record", RECORD)],
+    ids=["U of trace 0", "cell of 1 angstrom", "infinite angle"],
+)
+def test_what_a_long_search_found_is_mended(name: str, raw: bytes, tmp_path: Path) -> None:
+    check(TARGETS[name], raw, tmp_path)
+
+
 def test_the_command_knows_every_target() -> None:
     text = (REPO / "tests" / "fuzz" / "__main__.py").read_text()
     assert all(f'"{name}"' in text for name in TARGETS)
