@@ -28,7 +28,7 @@ from nanoed.studies.case import Case
 
 STAGES: Mapping[str, tuple[str, ...]] = {
     "simulate": ("frame", "pixel", "bloch", "multislice"),
-    "reduce": ("run", "series", "spot", "serial"),
+    "reduce": ("run", "series", "series spot", "serial"),
     "kinematical": ("run",),
     "kinematical-frames": ("run", "frame", "spot", "wave", "slope"),
     "frames": ("run", "frame", "spot", "wave", "slope"),
@@ -64,17 +64,18 @@ def estimate(case: Case, seconds: Mapping[str, Mapping[str, float]], speed: floa
 
 
 def operations(case: Case, crystal: Crystal) -> dict[str, float]:
-    """How often each operation of STAGES is done, in units of 10⁹ for those of the kernels and pixels."""
+    """How often each operation of STAGES is done, in units of 10⁹ for those of the kernels and pixels, 10³ for spots.
+
+    series, serial : frames of a tilt series, still frames; the others' count is 0.
+    """
     experiment = case.experiment
     frames = float(len(nominal_alpha_deg(experiment.protocol)))
     nx, ny = experiment.instrument.detector_px
     counts = dict.fromkeys({name for names in STAGES.values() for name in names}, 0.0)
     counts |= {"run": 1.0, "frame": frames, "pixel": 1e-9 * frames * nx * ny}
     serial = experiment.protocol.kind == "serial"
-    if serial:
-        counts["serial"] = frames
-    else:
-        counts |= {"series": frames, "spot": 1e-3 * frames * _spots(case, crystal)}
+    counts["spot"] = 1e-3 * frames * _spots(case, crystal)
+    counts |= {"serial": frames} if serial else {"series": frames, "series spot": counts["spot"]}
     kernel = 1e-9 * frames * _simulated(experiment, crystal)
     if experiment.engine != "kinematical":
         counts[experiment.engine] = kernel
@@ -191,7 +192,7 @@ def _spots(case: Case, crystal: Crystal) -> float:
 MATRIX_PRODUCT_S = 0.0053
 SECONDS: dict[str, dict[str, float]] = {
     "simulate": {"frame": 0.0407, "bloch": 0.261, "multislice": 0.25},
-    "reduce": {"series": 0.224, "spot": 0.28, "serial": 0.0801},
+    "reduce": {"series": 0.224, "series spot": 0.28, "serial": 0.0801},
     "kinematical": {"run": 0.353},
     "kinematical-frames": {"spot": 4.66, "slope": 0.41},
     "frames": {"slope": 0.706},

@@ -100,7 +100,7 @@ class Study(_Part):
     """A grid of cases and the analysis that its results are for.
 
     analysis : one of the shipped analyses, "summary" for means over seeds alone.
-    settings : numbers that the analysis takes, by name.
+    settings : what the analysis takes, by name.
     set : part of a case file, for all points of all blocks; what a block sets stands above it.
     """
 

@@ -71,7 +71,7 @@ def _write_failure(case: Case, out: Path, error: Exception, seconds: float) -> N
 
 def _files(out: Path) -> dict[str, bytes]:
     """What is kept of a run, without the name of its scratch folder, which messages of failures may have."""
-    here = re.compile(re.escape(str(out.parent)).encode() + rb"/(?:\.run\.partial-\d+|run)/")
+    here = re.compile(re.escape(str(out.parent)).encode() + rb"/(?:\.run\.partial-\d+|run)/?")
     models = sorted((out / "refined").glob("*/refined.cif"))
     paths = [out / name for name in KEPT if (out / name).is_file()] + models
     return {str(path.relative_to(out)): here.sub(b"", path.read_bytes()) for path in paths}

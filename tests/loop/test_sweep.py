@@ -18,6 +18,7 @@ from nanoed.studies.sweeps.grid import Study
 from nanoed.studies.sweeps.store import claimed
 from nanoed.studies.sweeps.study import run_study
 from nanoed.studies.sweeps.sweep import held_seconds
+from nanoed.studies.sweeps.task import _files
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -118,6 +119,17 @@ def test_run_that_kills_every_worker_is_a_row_and_is_tried_again(tmp_path, notes
     assert row["status"] == "failed"
     assert "KilledWorker" in row["message"]
     assert len(ran(study((1, 2)), tmp_path / "out", 1).sweep.made) == 1
+
+
+def test_what_a_task_hands_back_does_not_name_its_scratch_folder(tmp_path):
+    tables = []
+    for name in ("one", "other"):
+        out = tmp_path / name / "run"
+        out.mkdir(parents=True)
+        text = f"{tmp_path / name}/.run.partial-{len(name)}/data/frames.h5: no peaks in {tmp_path / name}/run"
+        (out / "results.csv").write_text(text, encoding="utf-8")
+        tables.append(_files(out)["results.csv"])
+    assert tables == 2 * [b"data/frames.h5: no peaks in "]
 
 
 def test_folder_in_use_or_of_something_else_is_refused(tmp_path, notes):

@@ -11,7 +11,7 @@ from nanoed.studies.sweeps.cost import STAGES, estimate, fit, operations
 
 KNOWN = {
     "simulate": {"frame": 0.05, "bloch": 0.4},
-    "reduce": {"series": 0.1, "spot": 0.7},
+    "reduce": {"series": 0.1, "series spot": 0.7},
     "kinematical": {"run": 0.2},
     "kinematical-frames": {"frame": 0.2},
     "frames": {"slope": 1.5},

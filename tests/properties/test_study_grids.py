@@ -58,8 +58,9 @@ def test_what_the_study_sets_holds_for_every_block_that_does_not_set_it_otherwis
     assert load_study(written(tmp_path, study.toml())) == study
 
 
-def test_indicators_has_no_run_of_its_own():
-    paper, own = ({p.case.digest for p in points_of(load_study(name), "default")} for name in ("paper", "indicators"))
+@pytest.mark.parametrize("extent", ["default", "full"])
+def test_indicators_has_no_run_of_its_own(extent):
+    paper, own = ({p.case.digest for p in points_of(load_study(name), extent)} for name in ("paper", "indicators"))
     assert own < paper
 
 

@@ -6,6 +6,7 @@ The axis `added` names what was added as WHAT=STRENGTH, in the unit of the field
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -103,7 +104,8 @@ def strength_without(case: str, flaws: str, what: str) -> float:
     Raises InputError for what is neither a flaw nor a length.
     """
     if what in FLAWS:
-        named = dict.fromkeys(STANDARD, "") if flaws == "default" else dict(_split(x) for x in flaws.split("+"))
+        each = STANDARD if flaws == "default" else re.split(r"\+(?=[a-z])", flaws)
+        named = dict(_split(flaw) for flaw in each)
         return float(named[what] or FLAWS[what].value) if what in named else 0.0
     if case not in shipped_cases():
         return math.nan

@@ -235,7 +235,8 @@ def listed(table: pd.DataFrame, spread: str) -> Table:
         for row in table.to_dict("records")
     )
     what = "" if "quantity" in keys else "R_obs (%). "
-    caption = f"{what}Simulated: arithmetic mean, below it {spread}."
+    mean = f"arithmetic mean, below it {spread}" if table["seeds"].max() > 1 else "one seed"
+    caption = f"{what}Simulated: {mean}."
     return Table((*keys, "published", "simulated", "seeds"), rows, caption)
 
 
@@ -302,7 +303,7 @@ def agreement(everything: pd.DataFrame) -> list[str]:
             f" {both['simulated'].mean():.2f} against {both['published'].mean():.2f} %): here the truth is the"
             " reference and the crystal is as perfect as the one set of flaws leaves it. Strain, surface"
             " relaxation, damage, a second crystal or a twin, a particle that drifts through the beam and the circle of"
-            " a precessing beam exist as flaws and are off; none is switched on to close this gap."
+            " a precessing beam exist as flaws, off in the shipped grid; none is switched on to close this gap."
         )
     return said
 
