@@ -348,8 +348,9 @@ class ReduceSpec(Part):
     coverage_s_max : sin(theta)/lambda of the quoted coverage, 1/Å.
     distortion : full: the parabolic, barrel and spiral terms beside the elliptic one, which only a metric constrained
         by symmetry shows (C4).
-    merge_as_stated : what is merged is fitted with the tilts of the stage and one scale for all frames, whatever the
-        frames say; the spots are those that the refined orientations excite. Frames of dynamical refinement keep these.
+    merge_as_stated : what is merged is fitted with the tilts of the stage (alpha, beta) and one scale for all frames,
+        after orientations and scales were refined all the same: they say which spots there are, and frames of dynamical
+        refinement keep them.
     """
 
     cell: Cell | None = None

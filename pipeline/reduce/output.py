@@ -58,6 +58,17 @@ def frame_table(
     )
 
 
+def rocking_record(oriented: Oriented) -> dict[str, float]:
+    """Shape of the rocking curve and relative error of the kinematical model, as reduction.json has them."""
+    shape = oriented.model.shape
+    return {
+        "width_1_A": shape.width,
+        "mosaicity_deg": float(np.degrees(shape.mosaicity)),
+        "semi_angle_deg": float(np.degrees(shape.semi_angle)),
+        "model_error": oriented.model.noise,
+    }
+
+
 def statistics_of(
     nominal: Nominal,
     detector: Detector,
@@ -70,7 +81,7 @@ def statistics_of(
     spec: ReduceSpec,
 ) -> dict[str, Any]:
     """The numbers that matter, for reduction.json, log and tables."""
-    geometry, shape = oriented.geometry, oriented.model.shape
+    geometry = oriented.geometry
     azimuth = mean_axis(geometry.rotations(), np.radians(nominal.alpha_deg), float(np.median(geometry.omega)))
     rotations = laue_rotations(spec.laue_class, spec.spacegroup)
     unique = merged.reflections
@@ -103,9 +114,7 @@ def statistics_of(
                        "azimuth_deg": float(np.degrees(np.angle(ellipse)) / 2),
                        "barrel": lenses.cubic.real, "spiral": lenses.cubic.imag,
                        "parabolic": [lenses.parabolic.real, lenses.parabolic.imag], "edge_px": lenses.edge},
-        "rocking_curve": {"width_1_A": shape.width, "mosaicity_deg": float(np.degrees(shape.mosaicity)),
-                          "semi_angle_deg": float(np.degrees(shape.semi_angle)), "model_error":
-                          oriented.model.noise},
+        "rocking_curve": rocking_record(oriented),
         "smoothing": {name: {"drift_deg": s.drift_deg, "length_deg": s.length_deg, "jitter_deg": s.jitter_deg}
                       for name, s in zip(("alpha", "beta"), oriented.smoothing, strict=True)},
         "bad_pixels": detector.pixels.reasons,

@@ -24,7 +24,7 @@ from nanoed.pipeline.reduce.orientation import (
     evaluate,
     refine_orientations,
 )
-from nanoed.pipeline.reduce.output import frame_table, statistics_of, write_reduction
+from nanoed.pipeline.reduce.output import frame_table, rocking_record, statistics_of, write_reduction
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.profile import Profile
 from nanoed.pipeline.reduce.rocking import RockingShape
@@ -157,7 +157,7 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
         "a_per_px": lattice.geometry.a_per_px,
     }
     numbers["scale_part"] = scale_part
-    numbers["merged_as_stated"] = spec.merge_as_stated
+    numbers["merged_as_stated"] = rocking_record(to_merge) if spec.merge_as_stated else None
     numbers["second_lattice"] = second.record(oriented.geometry, profile, spec) if second else None
     virtual = virtual_frames(oriented, spots, blank, dataset.nominal, spec.virtual)
     return Reduction(

@@ -36,7 +36,7 @@ def summary(numbers: Mapping[str, Any], frames: pd.DataFrame) -> list[tuple[str,
         ("Laue class", _laue(numbers)),
         ("space groups", _groups(numbers["space_groups"])),
         ("merged in", f"{numbers['laue']}, {numbers['spacegroup'] or 'no absences'}"
-                      + (", at the angles of the stage with one scale" if numbers["merged_as_stated"] else "")),
+                      + _as_stated(numbers["merged_as_stated"])),
         ("reflections", f"{numbers['n_all']} unique, {numbers['n_obs']} observed, redundancy "
                         f"{numbers['redundancy']:.2f}, coverage {100 * numbers['coverage']:.1f} % to sin θ/λ = "
                         f"{numbers['coverage_s_max']:g} 1/Å"),
@@ -159,6 +159,10 @@ def _distortion(lens: Mapping[str, Any]) -> str:
     ellipse = f"elliptic {100 * lens['amplitude']:.2f} % at {lens['azimuth_deg']:.0f}°"
     others = f"barrel {100 * lens['barrel']:.2f} %, spiral {100 * lens['spiral']:.2f} %"
     return f"{ellipse}, {others}, parabolic {100 * parabolic:.2f} %"
+
+
+def _as_stated(curve: dict[str, float] | None) -> str:
+    return "" if curve is None else f", at the tilts of the stage with one scale; {_rocking(curve)}"
 
 
 def _rocking(curve: Mapping[str, float]) -> str:
