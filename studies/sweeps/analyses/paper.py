@@ -294,6 +294,14 @@ def agreement(everything: pd.DataFrame) -> list[str]:
     distances = everything[everything["quantity"].isin(DISTANCES) & (everything["method"] == "kinematical")]
     if len(distances) and distances["seeds"].max() < LEAST_SEEDS:
         said.append(f"Distances are not judged: a 5-95 % range needs {LEAST_SEEDS} seeds and more.")
+    by_frames = everything[everything["quantity"].isin(DISTANCES) & (everything["method"] == "dynamical")]
+    floor = by_frames.loc[by_frames["quantity"] == "max_dist_A", ["published", "simulated"]].dropna()
+    if len(floor):
+        said.append(
+            "Published distances are from the structure of a bulk crystal, which the published dynamical models too are"
+            f" {floor['published'].min():.3f} to {floor['published'].max():.3f} Å (maximal distance) away from;"
+            f" simulated ones are from the truth, and these models within {floor['simulated'].max():.4f} Å."
+        )
     dynamical = everything[(everything["method"] == "dynamical") & (everything["quantity"] == "r_obs_pct")]
     both = dynamical[dynamical["published"].notna() & dynamical["simulated"].notna()]
     if len(both):
