@@ -98,6 +98,7 @@ def draw_changes(table: pd.DataFrame, axis: str, columns: list[str], name: str) 
                     elinewidth=0.7,
                     label=f"{case}, {method}",
                 )
+            axes.locator_params(axis="x", nbins=4)
             axes.axvline(0, color=MUTED, linewidth=0.6)
             axes.set_xlabel("change of " + axis_label(column))
         panels[0].set_yticks(range(len(levels)), levels)
