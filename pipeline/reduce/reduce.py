@@ -133,12 +133,11 @@ def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progres
     )
     spots = spots[~blank[spots["frame"]]].reset_index(drop=True)
     tell("merging", 0, 1)
-    oriented, scale_part = shrunk_scales(
-        oriented, measurements(spots, spec), spec.orientation, spec.merging.min_recorded
-    )
+    data = measurements(spots, spec)
+    oriented, scale_part = shrunk_scales(oriented, data, spec.orientation, spec.merging.min_recorded)
     to_merge = oriented
     if spec.merge_as_stated:
-        to_merge = at_stated_angles(oriented, lattice.geometry, measurements(spots, spec), spec.orientation)
+        to_merge = at_stated_angles(oriented, lattice.geometry, data, spec.orientation)
     fitted = _fitted(to_merge, spots, spec)
     if fitted.empty:
         raise InputError("no reflection was recorded in full", file=dataset.path,

@@ -24,6 +24,7 @@ from nanoed.pipeline.reduce.symmetry import laue_rotations
 from nanoed.pipeline.reduce.unindexed import explained
 from nanoed.sim.dataset import DataSet
 from nanoed.sim.physics.files import write_whole
+from nanoed.sim.physics.geometry import excitation_errors
 
 if TYPE_CHECKING:
     from nanoed.pipeline.reduce.reduce import Reduction
@@ -145,8 +146,8 @@ def _rocking(result: Reduction) -> Section:
     g_lab = np.einsum("mij,mj->mi", geometry.rotations()[frame], hkl @ geometry.ub.T)
     axis = np.column_stack([np.cos(geometry.omega), np.sin(geometry.omega), np.zeros(len(geometry))])[frame]
     distance = np.linalg.norm(np.cross(g_lab, axis), axis=1)
-    s = g_lab[:, 2] - 0.5 * geometry.wavelength * (g_lab**2).sum(axis=1)
-    drawing = figures.rocking_figure(spots.assign(s=s), result.fitted, np.exp(model.log_scale), model.shape, distance)
+    spots = spots.assign(s=excitation_errors(g_lab, geometry.wavelength))
+    drawing = figures.rocking_figure(spots, result.fitted, np.exp(model.log_scale), model.shape, distance)
     caption = "Strong reflections: electrons on every frame, on one scale, against S, and the fitted curve."
     return Section("rocking", "Rocking curves", pictures=(_picture(drawing, "rocking", caption),))
 

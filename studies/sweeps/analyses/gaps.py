@@ -105,7 +105,7 @@ def strength_without(case: str, flaws: str, what: str) -> float:
     """
     if what in FLAWS:
         each = STANDARD if flaws == "default" else re.split(r"\+(?=[a-z])", flaws)
-        named = dict(_split(flaw) for flaw in each)
+        named = {name: magnitude for name, _, magnitude in (flaw.partition("=") for flaw in each)}
         return float(named[what] or FLAWS[what].value) if what in named else 0.0
     if case not in shipped_cases():
         return math.nan
@@ -116,12 +116,6 @@ def strength_without(case: str, flaws: str, what: str) -> float:
             allowed=f"diameter_nm, or {nearest(what, FLAWS)}",
         )  # fmt: skip
     return length
-
-
-def _split(flaw: str) -> tuple[str, str]:
-    """Name of a flaw and its magnitude as text, empty where it is the default."""
-    name, _, magnitude = flaw.partition("=")
-    return name, magnitude
 
 
 def gap_sentences(gaps: pd.DataFrame) -> list[str]:

@@ -320,7 +320,7 @@ def responsibility(flaws: pd.DataFrame) -> list[str]:
     said = []
     for (case, method), part in flaws.groupby(["case", "method"], sort=False) if len(flaws) else []:
         single = part[part["flaw_off"] != "all"]
-        for column, name in (("r_obs_pct", "R_obs"), ("r_int_pct", "R_int")):
+        for column, name in NAMES.items():
             known = single[single[column].notna()]
             if known.empty or (column == "r_int_pct" and method != "kinematical"):
                 continue
