@@ -157,12 +157,13 @@ def refine(
     if method in AVERAGED:
         path = _file(reduced, method, AVERAGED[method])
         cell = _cell_beside(path)
-        averaged = refine_kinematical(read_hkl(path), _with_cell(model, cell), spec)
+        averaged = refine_kinematical(read_hkl(path), _with_cell(model, cell, path), spec)
         return replace(_noted(averaged, model, cell), method=method)
-    data = read_cif_pets(_file(reduced, method, "frames.cif_pets"))
+    path = _file(reduced, method, "frames.cif_pets")
+    data = read_cif_pets(path)
     of_either = refine_both_hands if spec.both_hands else refine_dynamical
     make = _kinematical_frames if method == "kinematical-frames" else of_either
-    refined = make(data, _with_cell(model, data.cell), spec, workers, progress)
+    refined = make(data, _with_cell(model, data.cell, path), spec, workers, progress)
     return replace(_noted(refined, model, data.cell), method=method)
 
 
@@ -209,11 +210,11 @@ def _file(reduced: Path, method: str, name: str) -> Path:
     return reduced
 
 
-def _with_cell(model: Crystal, cell: Cell | None) -> Crystal:
-    """The model in the cell of the data, itself without one. Raises InputError for cells that are not one."""
+def _with_cell(model: Crystal, cell: Cell | None, data: Path) -> Crystal:
+    """The model in the cell of the data, a file; itself without one. Raises InputError for cells that are not one."""
     if cell is None:
         return model
-    check_cells(cell, model)
+    check_cells(cell, model, data)
     return replace(model, cell=cell)
 
 

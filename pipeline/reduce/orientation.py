@@ -305,18 +305,19 @@ def _cycles(
 def _noise(data: Measurements, now: Calculated, model: Model, n_parameters: int, spec: OrientationSpec) -> float:
     """Model error by which the residuals scatter as they should, at most 1.4 times off the one that they have."""
     scatter = 1.4826 * float(np.median(np.abs(now.residual) * np.sqrt(now.weight)))
-    change = np.clip(scatter * excess(data, now, n_parameters), 0.7, 1.4)
+    change = np.clip(scatter * excess(data, now, model, n_parameters), 0.7, 1.4)
     return float(np.clip(model.noise * change, 0.01, spec.largest_model_error))
 
 
-def excess(data: Measurements, now: Calculated, n_parameters: int) -> float:
+def excess(data: Measurements, now: Calculated, model: Model, n_parameters: int) -> float:
     """Root of measurements over degrees of freedom: by how much residuals of a fit with these parameters are too
     small.
 
     Fitted are n_parameters of the frames (tilts and scales), and of every reflection's intensity the part Σ w k²P² /
     (Σ w k²P² + ridge) that its own measurements and not its equivalents' determine; ridge is nought for those without.
     """
-    own = np.bincount(data.reflection, now.weight * now.p**2, data.n_reflections)
+    q = np.exp(model.log_scale)[data.frame] * now.p
+    own = np.bincount(data.reflection, now.weight * q**2, data.n_reflections)
     fitted = n_parameters + float((own / np.maximum(own + now.ridge, 1e-300)).sum())
     n = len(data.frame)
     return float(np.sqrt(n / max(n - fitted, 0.25 * n)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,12 +21,12 @@ def difference_pct(cell: Cell, other: Cell) -> float:
     return 100 * float(np.abs(np.array(cell) / np.array(other) - 1).max())
 
 
-def check_cells(cell: Cell, model: Crystal) -> None:
-    """Raise InputError where the model's cell is more than 5 % off that of the data."""
+def check_cells(cell: Cell, model: Crystal, data: Path | None = None) -> None:
+    """Raise InputError, which names the file `data`, where the model's cell is more than 5 % off that of the data."""
     if difference_pct(model.cell, cell) > ERROR_PCT:
         raise InputError(
             f"the model's cell and that of the data differ by more than {ERROR_PCT:g} %",
-            field="cell", value=tuple(round(x, 4) for x in model.cell),
+            file=data, field="cell", value=tuple(round(x, 4) for x in model.cell),
             allowed=f"within {ERROR_PCT:g} % of {tuple(round(float(x), 4) for x in cell)}, Å and degrees",
         )  # fmt: skip
 

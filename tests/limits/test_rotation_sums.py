@@ -101,6 +101,8 @@ def test_residuals_of_many_parameters_are_too_small() -> None:
     now = replace(
         evaluate(geometry, many, model, SPEC), p=np.ones(n), weight=np.ones(n), ridge=np.zeros(n // 2)
     )
-    assert excess(data, now, 12) == pytest.approx(np.sqrt(400 / (400 - 200 - 12)))
+    assert excess(data, now, model, 12) == pytest.approx(np.sqrt(400 / (400 - 200 - 12)))
     tied = replace(now, ridge=np.full(n // 2, 1e9))
-    assert excess(data, tied, 12) == pytest.approx(np.sqrt(400 / (400 - 12)), rel=1e-4)
+    assert excess(data, tied, model, 12) == pytest.approx(np.sqrt(400 / (400 - 12)), rel=1e-4)
+    bright = replace(model, log_scale=np.full(4, np.log(2.0)))  # Σ w k²P² is 8: half is owed to the equivalents
+    assert excess(data, replace(now, ridge=np.full(n // 2, 8.0)), bright, 12) == pytest.approx(np.sqrt(400 / 288))

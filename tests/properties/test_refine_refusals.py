@@ -33,7 +33,7 @@ def stretched(text: str) -> str:
 
 
 BAD = {
-    "cells 8 % apart": ("model.cif", stretched, ["5 %", "cell"]),
+    "cells 8 % apart": ("model.cif", stretched, ["5 %", "cell", "frames.cif_pets"]),
     "no orientation matrix": (
         "frames.cif_pets",
         lambda text: "\n".join(line for line in text.splitlines() if "_UB_" not in line),
