@@ -24,6 +24,7 @@ LABELS: Mapping[str, str] = {
     "n_all": "reflections, all",
     "n_obs": "reflections, observed",
     "n_par": "parameters",
+    "observed_pct": "observed reflections (%)",
     "obs_per_par": "observed reflections per parameter",
     "u_rmsd_A2": "rms error of U (Å²)",
     "occ_max_err": "largest error of an occupancy",
@@ -69,9 +70,8 @@ _HEADS: Mapping[str, str] = {
     "obs_per_par": "observed / parameters",
     "closes_r_int_pct": "of the gap of R_int (%)",
     "closes_r_obs_pct": "of the gap of R_obs (%)",
-    "closes_av_dist_A_pct": "of its gap (%)",
-    "strength_for_r_int": "closes R_int at",
-    "strength_for_r_obs": "closes R_obs at",
+    "closes_observed_pct": "of the gap of observed (%)",
+    "closes_max_dist_A_pct": "of its gap (%)",
     "r_obs_gain": "ratio of R_obs",
     "av_dist_gain": "ratio of distances",
     "r_obs_pct_kinematical": "R_obs, kinematical (%)",
@@ -84,7 +84,8 @@ _DECIMALS: Mapping[str, int] = {
     "av_dist_A": 4, "max_dist_A": 4, "gof": 2, "redundancy": 2, "obs_per_par": 1, "pull_rms": 2, "hand_z": 1,
     "hand_right": 2, "occ_max_err": 3, "cell_err_pct": 3, "orientation_err_deg": 3, "rho": 2, "adp_npd": 1,
     "thickness_A": 1, "thickness_true_A": 1, "u_rmsd_A2": 5, "r_obs_gain": 2, "av_dist_gain": 2, "coverage_pct": 1,
-    "closes_r_int_pct": 0, "closes_r_obs_pct": 0, "closes_av_dist_A_pct": 0,
+    "closes_r_int_pct": 0, "closes_r_obs_pct": 0, "closes_observed_pct": 0,
+    "closes_max_dist_A_pct": 0, "observed_pct": 1,
 }
 _WHOLE = frozenset(("runs", "failed", "seeds", "pairs", "n", "seed", "n_all", "n_obs", "n_par", "n_frames"))
 _INTERVALS = (("_mean_low", "_mean_high"), ("_low", "_high"), ("_p5", "_p95"))

@@ -22,15 +22,22 @@ from nanoed.studies.sweeps.shown import number
 from nanoed.studies.tables import published_value
 
 Published = Mapping[str, Mapping[str, str]]
-COLUMNS = ["r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A"]
-GAP_COLUMNS: Mapping[str, str] = {"r_int_pct": "R_int", "r_obs_pct": "R_obs", "av_dist_A": "average distance"}
+GAP_COLUMNS: Mapping[str, str] = {
+    "r_int_pct": "R_int",
+    "r_obs_pct": "R_obs",
+    "observed_pct": "share of observed reflections",
+    "max_dist_A": "maximal distance",
+}
 SHOWN = (
-    *("case", "method", "added", "strength", "r_int_pct", "closes_r_int_pct", "strength_for_r_int"),
-    *("r_obs_pct", "closes_r_obs_pct", "strength_for_r_obs"),
-    "av_dist_A",
+    *("case", "method", "added", "strength", "r_int_pct", "closes_r_int_pct", "r_obs_pct", "closes_r_obs_pct"),
+    *("observed_pct", "closes_observed_pct", "max_dist_A", "closes_max_dist_A_pct"),
 )
-LEAST_GAP: Mapping[str, float] = {"r_int_pct": 2.0, "r_obs_pct": 2.0, "av_dist_A": 0.005}
-"""Gaps below these are told in the table alone."""
+LEAST_GAP: Mapping[str, Mapping[str, float]] = {
+    "kinematical": {"r_int_pct": 6.0, "r_obs_pct": 5.0, "observed_pct": 10.0, "max_dist_A": 0.01},
+    "dynamical": {"r_obs_pct": 1.0, "max_dist_A": 0.005},
+}
+"""Gaps below these are told in the table alone, as are those of what is not named."""
+UNITS = {"_deg": "°", "_pct": " %", "_nm": " nm", "_px": " px", "_mm": " mm", "_e_A2_s": " e/Å²/s"}
 LEAST_PCT = 1
 """Of a gap, that something must close to be named."""
 CAPTION = (
@@ -47,13 +54,15 @@ def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
     strength_for_*: where the figure, linear between the strengths tried, meets the published one; NaN: not within them.
     Raises InputError for a level of another form.
     """
-    table = changes(rows, "added", "none", COLUMNS)
+    rows = rows.drop_duplicates(["case", "method", "added", "seed"])
+    rows = rows.assign(observed_pct=100 * rows["n_obs"] / rows["n_all"])
+    table = changes(rows, "added", "none", list(GAP_COLUMNS))
     words = table["added"].str.partition("=")
     strength = words[2].map(as_number)
     if strength.isna().any():
         raise InputError(
             "not WHAT=STRENGTH", field="block.axes.added", value=table.loc[strength.isna(), "added"].iloc[0],
-            allowed="none, or a flaw or a length of the particle and a number, as mosaicity_deg=0.3",
+            allowed="none, or a flaw, a length of the particle or the flux and a number, as mosaicity_deg=0.3",
         )  # fmt: skip
     table = table.assign(added=words[0], strength=strength)
     plain = rows[rows["added"] == "none"]
@@ -66,13 +75,19 @@ def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
         for case, method in zip(table["case"], table["method"], strict=True):
             own = plain[(plain["case"] == case) & (plain["method"] == method)]
             base.append(float(own[column].mean()))
-            goal.append(published_value(published.get(case, {}), method, column))
+            goal.append(_published(published.get(case, {}), method, column))
         short = column.removesuffix("_pct")
         gap = np.subtract(goal, base)
         table = table.assign(**{f"{short}_without": base, f"{short}_published": goal,
                                 f"closes_{short}_pct": 100 * table[column] / gap})  # fmt: skip
         table[f"strength_for_{short}"] = _strengths(table, column, gap)
     return table
+
+
+def _published(case: Mapping[str, str], method: str, column: str) -> float:
+    if column != "observed_pct":
+        return published_value(case, method, column)
+    return 100 * published_value(case, method, "n_obs") / published_value(case, method, "n_all")
 
 
 def _strengths(table: pd.DataFrame, column: str, gap: np.ndarray) -> np.ndarray:
@@ -98,10 +113,10 @@ def _flaws_of(plain: pd.DataFrame) -> str:
 
 
 def strength_without(case: str, flaws: str, what: str) -> float:
-    """The strength of a flaw in a run, or a length of the particle in its case, before anything is added.
+    """The strength of a flaw in a run, or a length of the particle or the flux in its case, before anything is added.
 
     flaws : column `flaws` of the run (rows.active_flaws).  NaN for what else a case that is not shipped has.
-    Raises InputError for what is neither a flaw nor a length.
+    Raises InputError for what is none of these.
     """
     if what in FLAWS:
         each = STANDARD if flaws == "default" else re.split(r"\+(?=[a-z])", flaws)
@@ -109,13 +124,14 @@ def strength_without(case: str, flaws: str, what: str) -> float:
         return float(named[what] or FLAWS[what].value) if what in named else 0.0
     if case not in shipped_cases():
         return math.nan
-    length = getattr(load_case(case).experiment.particle, what, None)
-    if not isinstance(length, float):
+    experiment = load_case(case).experiment
+    given = getattr(experiment.instrument if what == "flux_e_A2_s" else experiment.particle, what, None)
+    if not isinstance(given, float):
         raise InputError(
-            "neither a flaw nor a length of the particle", field="block.axes.added", value=what,
-            allowed=f"diameter_nm, or {nearest(what, FLAWS)}",
+            "neither a flaw nor a length of the particle nor the flux", field="block.axes.added", value=what,
+            allowed=f"diameter_nm, flux_e_A2_s, or {nearest(what, FLAWS)}",
         )  # fmt: skip
-    return length
+    return given
 
 
 def gap_sentences(gaps: pd.DataFrame) -> list[str]:
@@ -125,10 +141,11 @@ def gap_sentences(gaps: pd.DataFrame) -> list[str]:
         for column, name in GAP_COLUMNS.items():
             short = column.removesuffix("_pct")
             known = part[part[f"closes_{short}_pct"].notna()]
-            if known.empty or (column == "r_int_pct" and method != "kinematical"):
+            least = LEAST_GAP.get(str(method), {}).get(column, math.inf)
+            if known.empty:
                 continue
             first, unit = known.iloc[0], "points" if column.endswith("_pct") else "Å"
-            if abs(first[f"{short}_published"] - first[f"{short}_without"]) < LEAST_GAP[column]:
+            if abs(first[f"{short}_published"] - first[f"{short}_without"]) < least:
                 continue
             towards = known[known[f"closes_{short}_pct"] >= LEAST_PCT]
             best = towards.sort_values(f"closes_{short}_pct", ascending=False).head(3)
@@ -160,7 +177,7 @@ def _doubt(row: pd.Series, column: str) -> str:
 
 def _told(what: str, strength: float) -> str:
     """The strength of something in words, with its unit."""
-    for ending, unit in {"_deg": "°", "_pct": " %", "_nm": " nm", "_px": " px", "_mm": " mm"}.items():
+    for ending, unit in UNITS.items():
         if what.endswith(ending):
             return f"{what.removesuffix(ending).replace('_', ' ')} {strength:.3g}{unit}"
     return f"{what.replace('_', ' ')} {strength:.3g}"
