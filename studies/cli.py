@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from nanoed.studies.commands import files, run, studies
+from nanoed.studies.console import plain_warnings
 
 app = typer.Typer(
     name="nanoed",
@@ -47,6 +48,7 @@ for _name, _command in COMMANDS.items():
 
 def main() -> None:
     """Run the program and exit with its status."""
+    plain_warnings()
     sys.exit(status())
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -60,6 +61,11 @@ class _Lines:
         if self.stage:
             say(f"{self.stage}: {self.state}{', ' if self.state else ''}{perf_counter() - self.began:.1f} s")
             self.stage = ""
+
+
+def plain_warnings() -> None:
+    """From now on a warning is one line, without the place in the source that it came from."""
+    warnings.formatwarning = lambda message, *_, **__: f"nanoed: warning: {message}\n"
 
 
 def say(text: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from nanoed.sim.physics.files import write_whole
 from nanoed.sim.protocol import nominal_alpha_deg
 from nanoed.studies.case import Case
+from nanoed.studies.console import plain_warnings
 from nanoed.studies.rows import asked_for
 from nanoed.studies.run import run_case
 from nanoed.studies.tables import write_results
@@ -37,6 +38,7 @@ def run_point(document: Mapping[str, Any], key: str, scratch: str | None) -> Don
     scratch : folder for the frames while the run lasts; None: the system's.  Only a full or forbidden disk and
     lack of memory are raised.
     """
+    plain_warnings()
     case = Case.model_validate(document)
     if case.run_key != key:
         return Done(case.run_key, {})

@@ -65,6 +65,16 @@ def test_what_a_command_takes_is_its_own():
         spent_by(["show", "no-such-case"])
 
 
+def test_a_warning_is_one_line_without_its_place_in_the_source(tmp_path):
+    odd = ("--set", "experiment.particle.diameter_nm=45", "--set", "experiment.protocol.tilt_step_deg=70")
+    done = nanoed("simulate", "ito-01", *odd, "--data", tmp_path / "data", "--truth", tmp_path / "truth")
+    assert done.returncode == 0
+    told = [line for line in done.stderr.splitlines() if "larger than the beam" in line]
+    assert len(told) == 1
+    assert told[0].startswith("nanoed: warning: ")
+    assert ".py" not in done.stderr
+
+
 def test_the_commands_are_all_here():
     assert {"list", "show", "run", "simulate", "reduce", "index", "solve", "refine", "compare"} <= set(COMMANDS)
     assert {"export", "import", "study", "regress", "report", "bench"} <= set(COMMANDS)
