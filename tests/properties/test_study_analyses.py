@@ -218,8 +218,9 @@ def test_share_of_observed_reflections_is_a_gap_and_runs_of_two_blocks_count_onc
         | {"n_all": 370, "n_obs": n_obs + seed, "max_dist_A": 0.006, "r_obs_pct": 7.0}
         for name, n_obs in (("none", 360), ("flux_e_A2_s=2", 332)) for seed in (1, 2) for block in ("gap", "dose")
     ]  # fmt: skip
+    rows += [{"case": "ito-01", "method": "kinematical", "added": "tracking_error_nm=20", "status": "failed"}]
     outcome = paper.analyse(results(rows, ("added",)), {})
-    row = outcome.tables["gap"].iloc[0]
+    row = outcome.tables["gap"].set_index("added").loc["flux_e_A2_s"]
     assert (row["pairs"], row["strength_without"]) == (2, 380)
     assert row["closes_observed_pct"] == pytest.approx(100 * 28 / (361.5 - 275))
     text = " ".join(outcome.remarks)

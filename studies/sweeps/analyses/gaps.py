@@ -97,6 +97,8 @@ def _strengths(table: pd.DataFrame, column: str, gap: np.ndarray) -> np.ndarray:
         if not np.isfinite(part["gap"]).all():
             continue
         part = part[part[column].notna()].sort_values("strength")
+        if part.empty:
+            continue
         base, strengths = float(part["strength_without"].iloc[0]), part["strength"].to_numpy()
         for side in (np.flatnonzero(strengths > base), np.flatnonzero(strengths < base)[::-1]):
             x = [base, *strengths[side]]
