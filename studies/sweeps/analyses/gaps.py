@@ -52,9 +52,13 @@ def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
     strength_without : in the runs without it.
     closes_*_pct : change over (published - mean without it), percent; empty where nothing is published.
     strength_for_*: where the figure, linear between the strengths tried, meets the published one; NaN: not within them.
-    Raises InputError for a level of another form.
+    Of what several blocks tried, the first counts. Raises InputError for a level of another form.
     """
-    rows = rows.drop_duplicates(["case", "method", "added", "seed"])
+    each = [_of_block(block, published) for _, block in rows.groupby("block", sort=False)]
+    return pd.concat(each, ignore_index=True).drop_duplicates(["case", "method", "added", "strength"])
+
+
+def _of_block(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
     rows = rows.assign(observed_pct=100 * rows["n_obs"] / rows["n_all"])
     table = changes(rows, "added", "none", list(GAP_COLUMNS))
     words = table["added"].str.partition("=")
