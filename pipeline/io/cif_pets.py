@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nanoed.pipeline.io.ins import sound_cell
 from nanoed.sim.physics.crystal import read_document
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.files import write_whole
@@ -128,11 +129,10 @@ def _check_sound(
 ) -> None:
     """Raise InputError for numbers that no measurement can have."""
     hkl, angles = reflections[["h", "k", "l"]].to_numpy(), zones[["alpha", "beta", "omega"]].to_numpy(float)
-    lengths = min(cell) > 0 and max(cell[:3]) <= 1e4 and max(cell[3:]) < 180
     sigma, semi_angle, scale = reflections["sigma"], zones["semi_angle"], zones["scale"]
     tilt_su = zones["tilt_su"].dropna() if "tilt_su" in zones else scale[:0]
     wrong = {
-        "_cell_length_a": ("not a cell", not (lengths and gemmi.UnitCell(*cell).volume > 0)),
+        "_cell_length_a": ("not a cell", not sound_cell(cell)),
         "_diffrn_radiation_wavelength": ("not a wavelength of electrons", not 1e-4 < wavelength < 10),
         "_diffrn_orient_matrix_UB_11": (
             "not the orientation matrix of a lattice",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def read_ins(path: str | Path) -> Instructions:
                 matrices.append(_rotation(rest))
         except (ValueError, RuntimeError) as error:
             raise InputError("cannot be understood", file=path, field=word.upper(), value=rest) from error
-    if len(cell) != 7 or not _sound(cell):
+    if len(cell) != 7 or not (0 < cell[0] <= 1e4 and sound_cell(cell[1:])):
         allowed = "CELL wavelength a b c alpha beta gamma"
         raise InputError("no sound cell", file=path, field="CELL", allowed=allowed)
     wavelength, a, b, c, alpha, beta, gamma = cell
@@ -59,8 +60,8 @@ def _rotation(text: str) -> Index:
     return whole
 
 
-def _sound(cell: tuple[float, ...]) -> bool:
-    """Whether wavelength, lengths and angles are finite, positive and close a cell."""
-    if not np.isfinite(cell).all() or min(cell) <= 0 or max(cell[:4]) > 1e4 or max(cell[4:]) >= 180:
-        return False
-    return bool(gemmi.UnitCell(*cell[1:]).volume > 0)
+def sound_cell(cell: Sequence[float]) -> bool:
+    """Whether a, b, c (Å, to 10⁴) and alpha, beta, gamma (degrees, from 1 to below 180) are those of a cell."""
+    lengths, angles = cell[:3], cell[3:]
+    inside = 0 < min(lengths) <= max(lengths) <= 1e4 and 1 <= min(angles) <= max(angles) < 180
+    return bool(np.isfinite(cell).all() and inside and gemmi.UnitCell(*cell).volume > 0)

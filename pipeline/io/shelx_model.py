@@ -11,6 +11,7 @@ import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
+from nanoed.pipeline.io.ins import sound_cell
 from nanoed.pipeline.refine.sites import equivalent_weights
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import InputError
@@ -99,7 +100,8 @@ def _numbers(cells: list[str]) -> bool:
 
 
 def _crystal(found: _Lines, path: Path) -> Crystal:
-    if len(found.cell) != 7 or not gemmi.UnitCell(*found.cell[1:]).is_crystal():
+    cell = found.cell[1:]
+    if len(cell) != 6 or not (sound_cell(cell) and gemmi.UnitCell(*cell).is_crystal()):
         allowed = "CELL wavelength a b c alpha beta gamma"
         raise InputError("no sound cell", file=path, field="CELL", allowed=allowed)
     if not found.atoms:

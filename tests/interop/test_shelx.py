@@ -184,6 +184,8 @@ def test_remarks_and_fragments_are_no_atoms(tmp_path: Path) -> None:
         (("LATT 1", "LATT 1\nSYMM x,y,q"), "SYMM"),
         (("5 5 6 90", "5 5 x 90"), "CELL"),
         (("0.025 5 5 6 90", "0.025 1 5 6 90"), "CELL"),
+        (("5 5 6 90 90 90", "5 5 6 0 590 90"), "CELL"),
+        (("5 5 6 90 90 90", "5 5 6 1e-320 90 90"), "CELL"),
     ],
 )
 def test_models_that_cannot_be_read(tmp_path: Path, change: tuple[str, str], told: str) -> None:
