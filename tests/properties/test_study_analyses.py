@@ -225,12 +225,13 @@ def test_share_of_observed_reflections_is_a_gap_and_of_two_blocks_the_first_coun
     row = outcome.tables["gap"].iloc[0]
     assert (row["pairs"], row["strength_without"]) == (2, 380)
     assert row["closes_observed_pct"] == pytest.approx(100 * 28 / (361.5 - 275))
+    closing = outcome.tables["gap-closing"].set_index("figure")
+    assert closing.index.tolist() == ["observed_pct", "max_dist_A"]  # R_obs is within the criterion by 0.91 points
+    assert closing.loc["observed_pct", ["simulated", "published"]].tolist() == pytest.approx([97.703, 74.324], abs=1e-3)
+    assert closing["closed_most_by"].tolist() == ["flux 2 e/Å²/s: 32 %", ""]
     text = " ".join(outcome.remarks)
-    assert "share of observed reflections: 97.7 simulated against 74.3 published" in text
-    assert "flux 2 e/Å²/s (−7.6 points, 32 % of the gap)" in text
-    assert "maximal distance: 0.0060 simulated against 0.0314 published" in text
-    assert "nothing that was tried. Nothing that was tried closes it alone" in text
-    assert "kinematical R_obs" not in text  # 0.91 points are within the criterion
+    assert "Of 2 deviations looked into, 0 would be closed by one thing alone" in text
+    assert "By nothing that was tried: ito-01, share of observed reflections; ito-01, maximal distance." in text
 
 
 def test_gap_is_measured_and_the_strength_that_closes_it_is_between_those_tried():
@@ -246,12 +247,12 @@ def test_gap_is_measured_and_the_strength_that_closes_it_is_between_those_tried(
     assert by.loc[("second_particle_pct", 30), "closes_r_int_pct"] == pytest.approx(100 * 10.2 / 7.2)
     # 16.2 is published: between 11.4 at 10 % and 19.2 at 30 %
     assert by["strength_for_r_int"].dropna().tolist() == [pytest.approx(10 + 20 * (16.2 - 11.4) / 7.8)]
-    text = " ".join(outcome.remarks)
-    assert "By interpolation, second particle 22.3 % would close it" in text
-    assert "mosaicity 0.3°" not in text  # it widens the gap
-    assert "R_obs: 12.00 simulated against 17.03 published" in text
-    assert "Nothing that was tried closes it alone" in text
-    assert "interval holds zero" not in text
+    closing = outcome.tables["gap-closing"].set_index("figure")
+    assert closing.loc["r_int_pct", "would_close"] == "second particle 22.3 %"
+    assert "mosaicity" not in closing.loc["r_int_pct", "closed_most_by"]  # it widens the gap
+    assert closing.loc["r_obs_pct", ["simulated", "published", "would_close"]].tolist() == [12.0, 17.03, ""]
+    assert not closing["closed_most_by"].str.contains("interval holds zero").any()
+    assert "brookite-cnrs-01, R_int by second particle 22.3 %" in " ".join(outcome.remarks)
     assert "table-1" not in outcome.tables  # nothing of it is in the tables
 
 
@@ -267,9 +268,8 @@ def test_a_gap_may_be_closed_below_the_strength_of_the_case_and_doubt_is_told():
     by = outcome.tables["gap"].set_index("strength")["strength_for_r_int"]
     assert by[10] == pytest.approx(20 - 10 * (16.2 - 12.6) / 7.2)  # 16.2 is published
     assert by[[20, 45]].isna().all()
-    text = " ".join(outcome.remarks)
-    assert "diameter 20 nm (3.60 points, 50 % of the gap; its interval holds zero)" in text
-    assert "diameter 10 nm (10.80 points, 150 % of the gap)" in text
+    told = outcome.tables["gap-closing"]["closed_most_by"].iloc[0]
+    assert told == "diameter 10 nm: 150 %; diameter 20 nm: 50 % (its interval holds zero)"
 
 
 @pytest.mark.parametrize(

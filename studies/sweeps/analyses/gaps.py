@@ -12,13 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from nanoed.pipeline.page.html import Cell, Table
 from nanoed.sim.flaws import FLAWS, STANDARD
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import load_case, shipped_cases
 from nanoed.studies.settings import nearest
 from nanoed.studies.sweeps.analyses.common import as_number
 from nanoed.studies.sweeps.analyses.flaws import changes
-from nanoed.studies.sweeps.shown import number
+from nanoed.studies.sweeps.shown import label, number
 from nanoed.studies.tables import published_value
 
 Published = Mapping[str, Mapping[str, str]]
@@ -40,6 +41,10 @@ LEAST_GAP: Mapping[str, Mapping[str, float]] = {
 UNITS = {"_deg": "°", "_pct": " %", "_nm": " nm", "_px": " px", "_mm": " mm", "_e_A2_s": " e/Å²/s"}
 LEAST_PCT = 1
 """Of a gap, that something must close to be named."""
+CLOSING_CAPTION = (
+    "Published figures outside the criterion in the runs that something was added to; the additions, each alone, that"
+    " close most of the gap, with their share of it; the last column by linear interpolation between strengths tried"
+)
 CAPTION = (
     "arithmetic mean of the change against the flaws of the study, paired by seed, with its 95 % interval; strength in"
     " the field's unit"
@@ -140,45 +145,73 @@ def strength_without(case: str, flaws: str, what: str) -> float:
     return given
 
 
-def gap_sentences(gaps: pd.DataFrame) -> list[str]:
-    """For every published figure with a gap: what moves it most towards it, and whether anything closes it."""
-    said = []
+def closing_table(gaps: pd.DataFrame) -> pd.DataFrame:
+    """A row for every published figure with a gap: what moves it most towards that figure, and what would close it.
+
+    simulated : without anything added.  closed_most_by, would_close : in words; empty where nothing tried does.
+    """
+    rows = []
     for (case, method), part in gaps.groupby(["case", "method"], sort=False) if len(gaps) else []:
-        for column, name in GAP_COLUMNS.items():
+        for column, least in LEAST_GAP.get(str(method), {}).items():
             short = column.removesuffix("_pct")
             known = part[part[f"closes_{short}_pct"].notna()]
-            least = LEAST_GAP.get(str(method), {}).get(column, math.inf)
             if known.empty:
                 continue
-            first, unit = known.iloc[0], "points" if column.endswith("_pct") else "Å"
-            if abs(first[f"{short}_published"] - first[f"{short}_without"]) < least:
+            mine, theirs = (float(known.iloc[0][f"{short}_{which}"]) for which in ("without", "published"))
+            if abs(theirs - mine) < least:
                 continue
             towards = known[known[f"closes_{short}_pct"] >= LEAST_PCT]
             best = towards.sort_values(f"closes_{short}_pct", ascending=False).head(3)
-            each = ", ".join(
-                f"{_told(r['added'], r['strength'])} ({number(column, r[column])} {unit},"
-                f" {r[f'closes_{short}_pct']:.0f} % of the gap{_doubt(r, column)})"
-                for _, r in best.iterrows()
-            )
             met = known[known[f"strength_for_{short}"].notna()]
-            ends = " or ".join(f"{_told(r['added'], r[f'strength_for_{short}'])}" for _, r in met.iterrows())
-            said.append(
-                f"{case}, {method} {name}: {number(column, first[f'{short}_without'])} simulated against"
-                f" {number(column, first[f'{short}_published'])} published."
-                f" Of what was changed or added alone, the gap is closed most by {each or 'nothing that was tried'}."
-                + (f" By interpolation, {ends} would close it." if ends else " Nothing that was tried closes it alone.")
-            )
-    if said:
-        said.append("None of this is part of the shared set: the tables above are made without it.")
+            rows.append({
+                "case": case, "method": method, "figure": column, "simulated": mine, "published": theirs,
+                "closed_most_by": "; ".join(
+                    f"{_told(r['added'], r['strength'])}: {r[f'closes_{short}_pct']:.0f} %{_doubt(r, column)}"
+                    for _, r in best.iterrows()
+                ),
+                "would_close": " or ".join(_told(r["added"], r[f"strength_for_{short}"]) for _, r in met.iterrows()),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def closing_page_table(closing: pd.DataFrame) -> Table:
+    """`closing_table` for the page, each number with the digits of its figure."""
+    head = ("data set", "method", "figure", "simulated", "published", "share of the gap that is closed by", "closed at")
+    rows = tuple(
+        (
+            Cell(str(row["case"])), Cell(str(row["method"])), Cell(label(row["figure"])),
+            *(Cell(number(row["figure"], row[which]), row[which]) for which in ("simulated", "published")),
+            Cell(row["closed_most_by"] or "–"), Cell(row["would_close"] or "–"),
+        )
+        for row in closing.to_dict("records")
+    )  # fmt: skip
+    return Table(head, rows, CLOSING_CAPTION)
+
+
+def gap_sentences(closing: pd.DataFrame) -> list[str]:
+    """How many gaps there are, which of them something would close, and which nothing that was tried."""
+    if closing.empty:
+        return []
+    each = [
+        f"{row['case']}, {GAP_COLUMNS[row['figure']]}" + (f" by {row['would_close']}" if row["would_close"] else "")
+        + (f" ({row['method']})" if row["method"] != "kinematical" else "")
+        for row in closing.to_dict("records")
+    ]  # fmt: skip
+    closed = [told for told, row in zip(each, closing["would_close"], strict=True) if row]
+    left = [told for told, row in zip(each, closing["would_close"], strict=True) if not row]
+    said = [
+        f"Of {len(each)} deviations looked into, {len(closed)} would be closed by one thing alone, by interpolation"
+        + (f": {'; '.join(closed)}." if closed else ".")
+        + (f" By nothing that was tried: {'; '.join(left)}." if left else ""),
+        "None of this is part of the shared set: the tables are made without it.",
+    ]
     return said
 
 
 def _doubt(row: pd.Series, column: str) -> str:
     """Words for a change that the seeds do not tell from none."""
     low, high = row[f"{column}_low"], row[f"{column}_high"]
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "; one seed"
-    return "; its interval holds zero" if low <= 0 <= high else ""
+    return " (its interval holds zero)" if low <= 0 <= high else ""
 
 
 def _told(what: str, strength: float) -> str:

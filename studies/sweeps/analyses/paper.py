@@ -21,7 +21,14 @@ from nanoed.pipeline.page.html import Cell, Table
 from nanoed.studies.case import load_case, shipped_cases
 from nanoed.studies.statistics import summarise
 from nanoed.studies.sweeps.analyses.flaws import changes, draw_changes
-from nanoed.studies.sweeps.analyses.gaps import CAPTION, SHOWN, gap_sentences, gap_table
+from nanoed.studies.sweeps.analyses.gaps import (
+    CAPTION,
+    SHOWN,
+    closing_page_table,
+    closing_table,
+    gap_sentences,
+    gap_table,
+)
 from nanoed.studies.sweeps.analyses.treatments import (
     NAMES,
     OF_THE_DATA,
@@ -95,7 +102,7 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     if len(random):
         tables["random-cations"] = random_table(random, published)
         shown["random-cations"] = (listed(tables["random-cations"], "its standard deviation"),)
-    responsible = gaps = refined = pd.DataFrame()
+    responsible = closing = refined = pd.DataFrame()
     drawings = {}
     if (reduced != "").any():
         refined = refined_table(main, results[reduced != ""], published)
@@ -107,6 +114,9 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     if (added != "").any():
         gaps = gap_table(results[added != ""], published)
         tables["gap"], shown["gap"] = gaps, (page_table(gaps, SHOWN, CAPTION),)
+        closing = closing_table(gaps)
+        if len(closing):
+            tables["gap-closing"], shown["gap-closing"] = closing, (closing_page_table(closing),)
     radar = radar_table(everything)
     if len(radar):
         tables["radar"], shown["radar"] = radar, (listed(radar, "5 to 95 % of the seeds"),)
@@ -117,7 +127,7 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
         *ordering(treatments, main),
         *as_refined(refined, main, results[reduced != ""], published),
         *responsibility(responsible),
-        *gap_sentences(gaps),
+        *gap_sentences(closing),
     ]
     inorder = dict(sorted(tables.items(), key=lambda item: list(_TITLES).index(item[0])))
     return Outcome(tuple(remarks), inorder, drawings, shown, _TITLES)
@@ -132,7 +142,8 @@ _TITLES = {
     "radar": "Distances from the reference structure",
     "refined": "The same frames with their orientations and scales refined before merging",
     "flaws-off": "Each flaw switched off in turn",
-    "gap": "What would close the gaps",
+    "gap-closing": "What would close the gaps",
+    "gap": "What was changed or added, each alone",
 }
 _RADAR_CAPTION = (
     "Average and maximal distances from the reference structure (Å) by data set, kinematical and dynamical: published"
