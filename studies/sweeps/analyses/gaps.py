@@ -37,7 +37,7 @@ LEAST_GAP: Mapping[str, Mapping[str, float]] = {
     "kinematical": {"r_int_pct": 6.0, "r_obs_pct": 5.0, "observed_pct": 10.0, "max_dist_A": 0.01},
     "dynamical": {"r_obs_pct": 1.0, "max_dist_A": 0.005},
 }
-"""Gaps below these are told in the table alone, as are those of what is not named."""
+"""Differences below these are no gaps, nor are those of what is not named."""
 UNITS = {"_deg": "°", "_pct": " %", "_nm": " nm", "_px": " px", "_mm": " mm", "_e_A2_s": " e/Å²/s"}
 LEAST_PCT = 1
 """Of a gap, that something must close to be named."""
@@ -55,7 +55,7 @@ def gap_table(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
     """What was added (WHAT=STRENGTH), by how much it moves each figure, and which share of the gap that closes.
 
     strength_without : in the runs without it.
-    closes_*_pct : change over (published - mean without it), percent; empty where nothing is published.
+    closes_*_pct : change over (published - mean without it), percent; NaN where nothing is published or no gap is.
     strength_for_*: where the figure, linear between the strengths tried, meets the published one; NaN: not within them.
     Of what several blocks tried, the first counts. Raises InputError for a level of another form.
     """
@@ -80,13 +80,15 @@ def _of_block(rows: pd.DataFrame, published: Published) -> pd.DataFrame:
         for case, what in zip(table["case"], table["added"], strict=True)
     ]
     for column in GAP_COLUMNS:
-        base, goal = [], []
+        base, goal, least = [], [], []
         for case, method in zip(table["case"], table["method"], strict=True):
             own = plain[(plain["case"] == case) & (plain["method"] == method)]
             base.append(float(own[column].mean()))
             goal.append(_published(published.get(case, {}), method, column))
+            least.append(LEAST_GAP.get(method, {}).get(column, math.inf))
         short = column.removesuffix("_pct")
         gap = np.subtract(goal, base)
+        gap[np.abs(gap) < least] = math.nan
         table = table.assign(**{f"{short}_without": base, f"{short}_published": goal,
                                 f"closes_{short}_pct": 100 * table[column] / gap})  # fmt: skip
         table[f"strength_for_{short}"] = _strengths(table, column, gap)
@@ -152,14 +154,12 @@ def closing_table(gaps: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (case, method), part in gaps.groupby(["case", "method"], sort=False) if len(gaps) else []:
-        for column, least in LEAST_GAP.get(str(method), {}).items():
+        for column in LEAST_GAP.get(str(method), {}):
             short = column.removesuffix("_pct")
             known = part[part[f"closes_{short}_pct"].notna()]
             if known.empty:
                 continue
             mine, theirs = (float(known.iloc[0][f"{short}_{which}"]) for which in ("without", "published"))
-            if abs(theirs - mine) < least:
-                continue
             towards = known[known[f"closes_{short}_pct"] >= LEAST_PCT]
             best = towards.sort_values(f"closes_{short}_pct", ascending=False).head(3)
             met = known[known[f"strength_for_{short}"].notna()]
@@ -181,7 +181,7 @@ def closing_page_table(closing: pd.DataFrame) -> Table:
         (
             Cell(str(row["case"])), Cell(str(row["method"])), Cell(label(row["figure"])),
             *(Cell(number(row["figure"], row[which]), row[which]) for which in ("simulated", "published")),
-            Cell(row["closed_most_by"] or "–"), Cell(row["would_close"] or "–"),
+            *(Cell(row[which] or "nothing tried") for which in ("closed_most_by", "would_close")),
         )
         for row in closing.to_dict("records")
     )  # fmt: skip
