@@ -136,9 +136,13 @@ def test_curves_take_means_over_seeds_and_refuse_a_column_that_is_not_there():
     table = results(rows, ("size",))
     spec = {"curves": [{"name": "c", "x": "size", "y": ["occ_max_err", "hand_right"]}]}
     found = curves.analyse(table, spec).tables["c"].set_index("size")
-    assert found["occ_max_err"].tolist() == pytest.approx([0.05, 0.10])
+    geometric = [(0.04 * 0.05 * 0.06) ** (1 / 3), (0.09 * 0.10 * 0.11) ** (1 / 3)]
+    assert found["occ_max_err"].tolist() == pytest.approx(geometric)
+    assert (found["occ_max_err_mean_low"] > 0).all()  # an interval of an error holds no negative ones
     assert found["occ_max_err_sd"].tolist() == pytest.approx([0.01, 0.01])
     assert found["hand_right"].tolist() == pytest.approx([1 / 3, 1 / 3])
+    spec["curves"][0] |= {"by": "seed", "where": {"method": "dynamical"}}
+    assert curves.analyse(table, spec).remarks[0].startswith("brookite, 1, dynamical, by size: ")
     with pytest.raises(InputError, match="no such column"):
         curves.analyse(table, {"curves": [{"name": "c", "x": "dose", "y": "r_obs_pct"}]})
 

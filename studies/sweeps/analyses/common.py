@@ -22,10 +22,11 @@ MEASURES = (
 )
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-GEOMETRIC = frozenset(("av_dist_A", "max_dist_A"))
-"""Distances from the truth scatter by factors: their means and intervals are those of the logarithms."""
+GEOMETRIC = frozenset(("av_dist_A", "max_dist_A", "u_rmsd_A2", "occ_max_err", "cell_err_pct", "orientation_err_deg"))
+"""Distances from the truth, of whatever kind, scatter by factors: their means and intervals are those of the
+logarithms."""
 SHARES = frozenset(("hand_right",))
-MEAN_IS = "means over the seeds with 95 % intervals, of distances the geometric mean"
+MEAN_IS = "means over the seeds with 95 % intervals, of distances and other errors the geometric mean"
 ARITHMETIC = "arithmetic means over the seeds, of distances too"
 
 

@@ -155,7 +155,8 @@ def _remarks(table: pd.DataFrame, spec: Mapping[str, Any]) -> list[str]:
         ends = [
             f"{number(y, row[y])}{_interval(row, y)} at {row[spec['x']]}" for _, row in known.iloc[[0, -1]].iterrows()
         ]
-        series = ", ".join(_series(by, k) for by, k in zip(keys, key, strict=True))
+        chosen = [str(value) for wanted in spec["where"].values() for value in wanted]
+        series = ", ".join([*(_series(by, k) for by, k in zip(keys, key, strict=True)), *chosen])
         said.append(f"{series}, by {label(spec['x'])}: {label(y)} is {' and '.join(ends)}.")
     return said
 
