@@ -130,16 +130,18 @@ def test_indicator_that_tells_is_told_from_one_that_does_not():
 def test_curves_take_means_over_seeds_and_refuse_a_column_that_is_not_there():
     rows = [
         {"size": s, "method": "dynamical", "seed": k, "hand_z": float(k - 2)}
-        | {"occ_max_err": float(s) / 100 + (k - 2) * 0.01}
+        | {"u_rmsd_A2": float(s) / 100 + (k - 2) * 0.01, "occ_max_err": 0.02 * (k == 1)}
         for s in ("5", "10") for k in (1, 2, 3)
     ]  # fmt: skip
     table = results(rows, ("size",))
-    spec = {"curves": [{"name": "c", "x": "size", "y": ["occ_max_err", "hand_right"]}]}
+    spec = {"curves": [{"name": "c", "x": "size", "y": ["u_rmsd_A2", "occ_max_err", "hand_z", "hand_right"]}]}
     found = curves.analyse(table, spec).tables["c"].set_index("size")
     geometric = [(0.04 * 0.05 * 0.06) ** (1 / 3), (0.09 * 0.10 * 0.11) ** (1 / 3)]
-    assert found["occ_max_err"].tolist() == pytest.approx(geometric)
-    assert (found["occ_max_err_mean_low"] > 0).all()  # an interval of an error holds no negative ones
-    assert found["occ_max_err_sd"].tolist() == pytest.approx([0.01, 0.01])
+    assert found["u_rmsd_A2"].tolist() == pytest.approx(geometric)
+    assert found["occ_max_err"].tolist() == pytest.approx([0.02 / 3] * 2)
+    assert (found["occ_max_err_mean_low"] == 0).all()  # no error is negative
+    assert (found["hand_z_mean_low"] < 0).all()
+    assert found["u_rmsd_A2_sd"].tolist() == pytest.approx([0.01, 0.01])
     assert found["hand_right"].tolist() == pytest.approx([1 / 3, 1 / 3])
     spec["curves"][0] |= {"by": "seed", "where": {"method": "dynamical"}}
     assert curves.analyse(table, spec).remarks[0].startswith("brookite, 1, dynamical, by size: ")

@@ -22,11 +22,13 @@ MEASURES = (
 )
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-GEOMETRIC = frozenset(("av_dist_A", "max_dist_A", "u_rmsd_A2", "occ_max_err", "cell_err_pct", "orientation_err_deg"))
-"""Distances from the truth, of whatever kind, scatter by factors: their means and intervals are those of the
-logarithms."""
+GEOMETRIC = frozenset(("av_dist_A", "max_dist_A", "u_rmsd_A2", "cell_err_pct", "orientation_err_deg"))
+"""Distances from the truth that are made of several parameters scatter by factors: their means and intervals are those
+of the logarithms. (Of one parameter alone, as an occupancy, an error may be next to nothing by chance.)"""
 SHARES = frozenset(("hand_right",))
-MEAN_IS = "means over the seeds with 95 % intervals, of distances and other errors the geometric mean"
+SIGNED = frozenset(("hand_z",))
+"""All other quantities cannot be negative: intervals end at zero."""
+MEAN_IS = "means over the seeds with 95 % intervals; of distances and errors of U, cell, orientation the geometric mean"
 ARITHMETIC = "arithmetic means over the seeds, of distances too"
 
 
@@ -55,6 +57,8 @@ def means(
         row |= {"runs": len(group), "failed": int((group["status"] != "ok").sum())}
         for name in known:
             numbers = share(group[name]) if name in SHARES else summarise(group[name], name in geometric)
+            if name in MEASURES and name not in SIGNED and numbers["mean_low"] < 0:
+                numbers["mean_low"] = 0.0
             row[name] = numbers["mean"]
             row |= {f"{name}_{part}": numbers[part] for part in ("sd", "mean_low", "mean_high")}
         rows.append(row)
