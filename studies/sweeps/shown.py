@@ -89,6 +89,7 @@ _DECIMALS: Mapping[str, int] = {
 }
 _WHOLE = frozenset(("runs", "failed", "seeds", "pairs", "n", "seed", "n_all", "n_obs", "n_par", "n_frames"))
 _INTERVALS = (("_mean_low", "_mean_high"), ("_low", "_high"), ("_p5", "_p95"))
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _QUANTITY_COLUMNS = frozenset(("quantity", "indicator"))
 
 
@@ -117,6 +118,15 @@ def number(name: str, value: float) -> str:
     decimals = _DECIMALS.get(name, 2 if name.endswith("_pct") else 1 if name in _WHOLE else None)
     text = f"{value:.4g}" if decimals is None else f"{value:.{decimals}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def power(level: object) -> str:
+    """A level as "1e4" with its power of ten above the line, anything else as it is."""
+    found = re.fullmatch(r"(\d+)e\+?0*(\d+)", str(level))
+    if found is None:
+        return str(level)
+    times = "" if found[1] == "1" else f"{found[1]}·"
+    return f"{times}10{found[2].translate(_RAISED)}"
 
 
 def page_table(table: pd.DataFrame, columns: Sequence[str] | None = None, caption: str = "") -> Table:
@@ -148,7 +158,7 @@ def _is_text(column: pd.Series) -> bool:
 def _cell(name: str, row: Mapping[Any, Any]) -> Cell:
     value = row[name]
     if isinstance(value, str):
-        return Cell(label(value) if name in _QUANTITY_COLUMNS else value)
+        return Cell(label(value) if name in _QUANTITY_COLUMNS else power(value))
     if value is None:
         return Cell("–")
     x = float(value)

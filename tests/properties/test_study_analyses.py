@@ -16,7 +16,7 @@ from nanoed.studies.sweeps.analyses import ANALYSES, curves, flaws, indicators, 
 from nanoed.studies.sweeps.analyses.gaps import strength_without
 from nanoed.studies.sweeps.grid import Study
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
-from nanoed.studies.sweeps.shown import number
+from nanoed.studies.sweeps.shown import number, power
 from nanoed.studies.sweeps.study import read_study_results, summary
 from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
 
@@ -79,9 +79,14 @@ def test_size_limit_draws_every_scan_apart_and_names_what_only_one_panel_has():
     rows += sized(lambda d, *_: 0.1 / d, ("kinematical",), n_obs=math.nan, scan="serial", structure="ito")
     figure = size_limit.analyse(results(rows, AXES), {}).drawings["accuracy"].figure
     named = {text.get_text().removesuffix(" e/Å²") for text in figure.legends[0].get_texts()}
-    assert named == {f"{m}, 1e3" for m in ("kinematical, precession", "dynamical, precession", "kinematical, serial")}
+    assert named == {f"{m}, 10³" for m in ("kinematical, precession", "dynamical, precession", "kinematical, serial")}
     markers = [panel.containers[0].lines[0].get_marker() for panel in figure.axes]
     assert len(set(markers)) == 2
+
+
+@pytest.mark.parametrize(("level", "told"), [("1e4", "10⁴"), ("2e+01", "2·10¹"), ("12", "12"), ("none", "none")])
+def test_powers_of_ten_stand_above_the_line(level, told):
+    assert power(level) == told
 
 
 def test_pair_is_of_the_same_frames():

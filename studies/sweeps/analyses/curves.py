@@ -27,7 +27,7 @@ from nanoed.studies.sweeps.analyses.common import (
     spans,
 )
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.shown import axis_label, label, number, page_table
+from nanoed.studies.sweeps.shown import axis_label, label, number, page_table, power
 
 OF_THE_DATA = frozenset(("r_int_pct", "redundancy", "coverage_pct", "cell_err_pct"))
 """The same for every method: drawn once."""
@@ -162,7 +162,7 @@ def _remarks(table: pd.DataFrame, spec: Mapping[str, Any]) -> list[str]:
 
 
 def _series(by: str, value: object) -> str:
-    return f"{value} e/Å²" if by == "fluence" else str(value)
+    return f"{power(value)} e/Å²" if by == "fluence" else str(value)
 
 
 def _interval(row: pd.Series, y: str) -> str:

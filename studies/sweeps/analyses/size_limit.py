@@ -32,7 +32,7 @@ from nanoed.studies.sweeps.analyses.common import (
     means,
 )
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.shown import axis_label, page_table
+from nanoed.studies.sweeps.shown import axis_label, page_table, power
 
 COLUMNS = (
     *(
@@ -153,7 +153,7 @@ def _shown_limits(limits: pd.DataFrame) -> Table:
     """Smallest and largest size as a reader wants them: a value over its interval, or a word."""
     rows = tuple(
         (
-            *(Cell(str(row[name])) for name in GROUP),
+            *(Cell(power(row[name])) for name in GROUP),
             Cell(f"{row['limit_A']:g}", row["limit_A"]),
             Cell(f"{row['runs']}", row["runs"]),
             *(Cell(said, row[f"{end}_nm"] if said != "none" else None, note)
@@ -191,7 +191,7 @@ def _remarks(limits: pd.DataFrame) -> list[str]:
             words = "at no size of the grid" if size == "none" else f"from {size} nm"
             words += f" ({interval})" if interval else ""
             words += "" if row["largest_is"] else f" up to {most} nm"
-            each.append(f"{words} at {row['fluence']} e/Å²")
+            each.append(f"{words} at {power(row['fluence'])} e/Å²")
         said.append(f"{structure}, {scan}, {method}: av_dist is below {limit:g} Å {'; '.join(each)}.")
     return said
 
@@ -213,7 +213,7 @@ def draw_accuracy(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
                 known = series[series["av_dist_A"].notna()]
                 style = lines[list(dict.fromkeys(part["fluence"])).index(fluence) % len(lines)]
                 if len(known):
-                    label = f"{method}, {scan}, {fluence} e/Å²"
+                    label = f"{method}, {scan}, {power(fluence)} e/Å²"
                     colour, marker = look_of(str(method), 0)
                     marker = MARKERS[scans.index(scan) % len(MARKERS)] if len(scans) > 1 else marker
                     draw_series(axes, known, "size_nm", "av_dist_A", label, (colour, marker), style)
@@ -283,7 +283,7 @@ def _cells(axes: Any, part: pd.DataFrame) -> tuple[Any, np.ndarray, np.ndarray]:
                 Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="////", edgecolor=MUTED, linewidth=0)
             )
     axes.set_xticks(range(table.shape[1]), [f"{x:g}" for x in table.columns])
-    axes.set_yticks(range(table.shape[0]), [f"{x:.0e}".replace("e+0", "e") for x in table.index])
+    axes.set_yticks(range(table.shape[0]), [power(f"{x:.0e}") for x in table.index])
     return image, table.columns.to_numpy(float), table.index.to_numpy(float)
 
 
