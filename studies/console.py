@@ -65,7 +65,7 @@ class _Lines:
 
 def plain_warnings() -> None:
     """From now on a warning is one line, without the place in the source that it came from."""
-    warnings.formatwarning = lambda message, *_, **__: f"nanoed: warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"nanoed: warning: {' '.join(str(message).split())}\n"
 
 
 def say(text: str) -> None:

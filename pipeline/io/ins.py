@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nanoed.sim.physics.errors import InputError
 
+CELL_LINE = "wavelength a b c alpha beta gamma: lengths to 10⁴ Å, angles from 1 to below 180° that close a cell"
 Cell = tuple[float, float, float, float, float, float]
 Index = NDArray[np.int64]
 
@@ -43,8 +44,7 @@ def read_ins(path: str | Path) -> Instructions:
         except (ValueError, RuntimeError) as error:
             raise InputError("cannot be understood", file=path, field=word.upper(), value=rest) from error
     if len(cell) != 7 or not (0 < cell[0] <= 1e4 and sound_cell(cell[1:])):
-        allowed = "CELL wavelength a b c alpha beta gamma"
-        raise InputError("no sound cell", file=path, field="CELL", allowed=allowed)
+        raise InputError("no sound cell", file=path, field="CELL", value=list(cell), allowed=CELL_LINE)
     wavelength, a, b, c, alpha, beta, gamma = cell
     both = np.array(matrices + [-m for m in matrices]).reshape(-1, 9)
     rotations = np.unique(both, axis=0).reshape(-1, 3, 3)

@@ -11,7 +11,7 @@ import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
-from nanoed.pipeline.io.ins import sound_cell
+from nanoed.pipeline.io.ins import CELL_LINE, sound_cell
 from nanoed.pipeline.refine.sites import equivalent_weights
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import InputError
@@ -102,8 +102,7 @@ def _numbers(cells: list[str]) -> bool:
 def _crystal(found: _Lines, path: Path) -> Crystal:
     cell = found.cell[1:]
     if len(cell) != 6 or not (sound_cell(cell) and gemmi.UnitCell(*cell).is_crystal()):
-        allowed = "CELL wavelength a b c alpha beta gamma"
-        raise InputError("no sound cell", file=path, field="CELL", allowed=allowed)
+        raise InputError("no sound cell", file=path, field="CELL", value=found.cell, allowed=CELL_LINE)
     if not found.atoms:
         raise InputError("no atoms", file=path, field="SFAC", allowed="a .res, or an .ins with atoms")
     wrong = [name for name, number, _ in found.atoms if not 0 < number <= len(found.elements)]

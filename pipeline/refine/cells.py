@@ -25,9 +25,9 @@ def check_cells(cell: Cell, model: Crystal, data: Path | None = None) -> None:
     """Raise InputError, which names the file `data`, where the model's cell is more than 5 % off that of the data."""
     if difference_pct(model.cell, cell) > ERROR_PCT:
         raise InputError(
-            f"the model's cell and that of the data differ by more than {ERROR_PCT:g} %",
+            f"the cell of the model {model.name} and that of the data differ by more than {ERROR_PCT:g} %",
             file=data, field="cell", value=tuple(round(x, 4) for x in model.cell),
-            allowed=f"within {ERROR_PCT:g} % of {tuple(round(float(x), 4) for x in cell)}, Å and degrees",
+            allowed=f"a model within {ERROR_PCT:g} % of {tuple(round(float(x), 4) for x in cell)}, Å and degrees",
         )  # fmt: skip
 
 

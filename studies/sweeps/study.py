@@ -21,7 +21,7 @@ from nanoed.sim.physics.files import write_whole
 from nanoed.studies.folder import alone
 from nanoed.studies.settings import nearest
 from nanoed.studies.statistics import AS_PUBLISHED
-from nanoed.studies.sweeps.analyses import ANALYSES, OF_MODELS
+from nanoed.studies.sweeps.analyses import ANALYSES, CHECKS, OF_MODELS
 from nanoed.studies.sweeps.analyses.common import ARITHMETIC, GEOMETRIC, MEAN_IS, MEASURES, derived, means
 from nanoed.studies.sweeps.analyses.sites import Models
 from nanoed.studies.sweeps.cost import SECONDS, Cost, estimate, machine_speed
@@ -172,6 +172,8 @@ def _points(study: Study, extent: Extent) -> list[Point]:
     points = points_of(study, extent)
     if not points:
         raise InputError("no point of the grid is left", field="block", allowed="a block that is not skipped")
+    if study.analysis in CHECKS:
+        CHECKS[study.analysis](points)
     return points
 
 

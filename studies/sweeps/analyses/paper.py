@@ -22,12 +22,11 @@ from nanoed.studies.case import load_case, shipped_cases
 from nanoed.studies.statistics import summarise
 from nanoed.studies.sweeps.analyses.flaws import changes, draw_changes
 from nanoed.studies.sweeps.analyses.gaps import (
-    CAPTION,
-    SHOWN,
-    closing_page_table,
     closing_table,
     gap_sentences,
     gap_table,
+    shown_closing,
+    shown_gaps,
 )
 from nanoed.studies.sweeps.analyses.treatments import (
     NAMES,
@@ -112,11 +111,12 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
         tables["flaws-off"] = responsible
         drawings["flaws-off"] = draw_changes(responsible, "flaw_off", FLAW_COLUMNS[:3], "flaws-off")
     if (added != "").any():
-        gaps = gap_table(results[added != ""], published)
-        tables["gap"], shown["gap"] = gaps, (page_table(gaps, SHOWN, CAPTION),)
+        gaps = gap_table(results[added != ""], published, main)
         closing = closing_table(gaps)
+        if len(gaps):
+            tables["gap"], shown["gap"] = gaps, (shown_gaps(gaps),)
         if len(closing):
-            tables["gap-closing"], shown["gap-closing"] = closing, (closing_page_table(closing),)
+            tables["gap-closing"], shown["gap-closing"] = closing, (shown_closing(closing, gaps),)
     radar = radar_table(everything)
     if len(radar):
         tables["radar"], shown["radar"] = radar, (listed(radar, "5 to 95 % of the seeds"),)
@@ -322,7 +322,7 @@ def agreement(everything: pd.DataFrame) -> list[str]:
             f" {both['simulated'].mean():.2f} against {both['published'].mean():.2f} %): here the truth is the"
             " reference and the crystal is as perfect as the one set of flaws leaves it. Strain, surface"
             " relaxation, damage, a second crystal or a twin, a particle that drifts through the beam and the circle of"
-            " a precessing beam exist as flaws, off in the shipped grid; none is switched on to close this gap."
+            " a precessing beam exist as flaws, off in these tables; none is switched on to close this gap."
         )
     return said
 
