@@ -16,7 +16,7 @@ from nanoed.pipeline.io.hkl import read_hkl
 from nanoed.pipeline.io.ins import Cell, read_ins
 from nanoed.pipeline.reduce.reduce import Reduction, reduce
 from nanoed.pipeline.refine.cells import check_cells, warning
-from nanoed.pipeline.refine.dynamical import dynamical_thickness, refine_dynamical
+from nanoed.pipeline.refine.dynamical import dynamical_thickness, refine_dynamical, with_thickness_held
 from nanoed.pipeline.refine.hand import refine_both_hands
 from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.output import write_refinement
@@ -181,10 +181,7 @@ def _kinematical_frames(
         return refine_dynamical(data, model, kinematical, workers, progress)
     except RunawayThicknessError:
         mean = dynamical_thickness(data, model, spec, workers, progress)
-    held = {"start_A": mean, "refine": False, "angle_terms": 0, "frame_spread": None}
-    thickness = spec.thickness.model_copy(update=held)
-    kinematical = kinematical.model_copy(update={"thickness": thickness})
-    found = refine_dynamical(data, model, kinematical, workers, progress)
+    found = refine_dynamical(data, model, with_thickness_held(kinematical, mean), workers, progress)
     note = f"; kinematical intensities settle on no thickness: held at {mean:.0f} Å, which dynamical ones have"
     return replace(found, message=found.message + note)
 

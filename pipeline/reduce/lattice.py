@@ -23,6 +23,8 @@ from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import InputError
 
 Array = NDArray[np.float64]
+LARGEST_STRETCH = 1.2
+"""Of an axis in one joint refinement on peak positions: what is indexed is right to some percent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,9 +126,18 @@ def _refined(
         found = match(geometry, peaks, min(d_star_max, spec.d_star_max), reach, spec.integration.tail)
         if len(found.frame) < spec.positions.min_peaks:
             raise InputError("the indexed lattice explains hardly any peak", field="cell", value=spec.cell)
+        before = geometry.ub
         geometry, scatter = refine_positions(geometry, found, laue, ellipse, higher, spec.positions)
+        if not _similar(geometry.ub, before):
+            raise InputError("the lattice ran away from the few peaks that it indexed", field="cell", value=spec.cell)
         matched = np.bincount(found.frame, minlength=len(geometry))
     return geometry, scatter, matched
+
+
+def _similar(ub: Array, other: Array) -> bool:
+    """Whether no axis of one lattice is longer or shorter than the other's by more than LARGEST_STRETCH."""
+    ratio = np.linalg.norm(np.linalg.inv(ub), axis=1) / np.linalg.norm(np.linalg.inv(other), axis=1)
+    return bool(np.all(np.abs(np.log(ratio)) < np.log(LARGEST_STRETCH)))
 
 
 def _sense(start: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[_Sense, tuple[float, float], Array]:
@@ -215,7 +226,10 @@ def _bravais(geometry: Geometry, peaks: Peaks, spec: ReduceSpec) -> tuple[Bravai
     wanted = spec.indexing.lattice or (symbol_of(spec.spacegroup) if spec.spacegroup else None)
     tried, best = [], None
     for option in options:
-        fitted, own, _ = _refined(replace(free, ub=option.ub), peaks, option.holohedry, spec, rounds=2)
+        try:
+            fitted, own, _ = _refined(replace(free, ub=option.ub), peaks, option.holohedry, spec, rounds=2)
+        except InputError:  # its metric explains hardly any peak
+            continue
         tried.append(Candidate(option.symbol, option.strain_pct, fitted.cell, own))
         fits = own <= spec.indexing.scatter_ratio * scatter
         if best is None and (option.symbol == wanted if wanted else fits):

@@ -73,6 +73,12 @@ def dynamical_thickness(
     return float(np.mean(chords))
 
 
+def with_thickness_held(spec: RefineSpec, mean_A: float) -> RefineSpec:
+    """The settings with a mean thickness, Å, that is held, the same curve for all frames."""
+    held = {"start_A": mean_A, "refine": False, "angle_terms": 0, "frame_spread": None}
+    return spec.model_copy(update={"thickness": spec.thickness.model_copy(update=held)})
+
+
 def _engine(data: PetsData, spec: RefineSpec, start: bool) -> Engine:
     """The engine, or the one of the first stages."""
     s_max = spec.s_g_max * (spec.start_s_ratio if start else 1.0)

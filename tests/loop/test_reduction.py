@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from spot_frames import CELL, nominal, true_geometry, true_intensities, write_se
 
 from nanoed.pipeline.io.cif_pets import read_cif_pets
 from nanoed.pipeline.io.hkl import read_hkl
+from nanoed.pipeline.reduce import lattice
 from nanoed.pipeline.reduce.geometry import Geometry, to_pixels
 from nanoed.pipeline.reduce.lattice import Lattice
 from nanoed.pipeline.reduce.page.summary import alarms
@@ -230,6 +232,17 @@ def test_wrong_cell_is_an_input_error(series: Path) -> None:
     with pytest.raises(InputError, match=r"field 'cell': .* indexes .* %") as caught:
         reduce(series, spec(cell=(11.3, 8.2, 6.1, 90, 90, 90)))
     assert "\n" not in str(caught.value)
+
+
+def test_a_lattice_that_runs_away_is_an_input_error(series: Path, monkeypatch) -> None:
+    """Refined on a handful of wrong peaks a cell may grow without limit: no memory holds its reflections."""
+
+    def refine_positions(geometry, *_):
+        return replace(geometry, ub=1e-3 * geometry.ub), 1.0
+
+    monkeypatch.setattr(lattice, "refine_positions", refine_positions)
+    with pytest.raises(InputError, match="field 'cell': the lattice ran away"):
+        reduce(series, spec(orientation={"refine": False}))
 
 
 def test_empty_frames_are_an_input_error(geometry: Geometry, tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ import pandas as pd
 import pytest
 from simulations import crystal
 
+from nanoed.pipeline.refine import hand
 from nanoed.pipeline.refine.hand import mirrored, z_of_difference
+from nanoed.pipeline.refine.result import Refinement
 from nanoed.pipeline.refine.setting import alternatives, in_setting_of, turned_model
-from nanoed.sim.physics.errors import InputError
+from nanoed.pipeline.spec import RefineSpec
+from nanoed.sim.physics.errors import InputError, RunawayThicknessError
 from nanoed.sim.physics.scattering import structure_factors
 from nanoed.studies.compare import compare
 
@@ -60,6 +63,35 @@ def test_mirror_image_has_the_other_symbol_and_twice_is_the_same():
     assert compare(other, quartz).inverted
     with pytest.raises(InputError, match="no hand"):
         mirrored(crystal("brookite"))
+
+
+@pytest.mark.parametrize("running", ["P 31 2 1", "P 32 2 1", "both"])
+def test_a_hand_that_has_no_thickness_is_compared_at_that_of_the_other(monkeypatch, running):
+    """The left hand fits worse by one point; whichever runs away is held at the 51 Å where the other settled."""
+    asked = []
+
+    def refine(data, model, spec, workers, progress):
+        asked.append((model.spacegroup, spec.thickness.refine, spec.thickness.start_A))
+        if spec.thickness.refine and running in (model.spacegroup, "both"):
+            raise RunawayThicknessError("the thickness ran away to 11 Å")
+        off = 1.02 if model.spacegroup == "P 32 2 1" else 1.03
+        table = pd.DataFrame({"frame": np.repeat(np.arange(20), 9), "I_obs": 100.0, "sigma": 1.0})
+        table["I_calc"] = 100.0 * (off + 0.001 * RNG.normal(size=len(table))) ** 2
+        nothing = pd.DataFrame()
+        return Refinement("dynamical", model, {}, {"thickness_A": 51.0}, nothing, table, nothing, nothing, {}, "done")
+
+    monkeypatch.setattr(hand, "refine_dynamical", refine)
+    spec = RefineSpec(both_hands=True)
+    if running == "both":
+        with pytest.raises(RunawayThicknessError, match="11 Å"):
+            hand.refine_both_hands(None, crystal("quartz"), spec)
+        return
+    found = hand.refine_both_hands(None, crystal("quartz"), spec)
+    assert found.crystal.spacegroup == "P 32 2 1"
+    assert found.statistics["hand_z"] > 5
+    assert asked[2] == (running, False, 51.0)
+    assert "held at 51 Å" in found.message
+    assert ("the other hand" in found.message) == (running == "P 31 2 1")
 
 
 def test_z_grows_with_the_number_of_frames_and_changes_sign_with_the_hand():
