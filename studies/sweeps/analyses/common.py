@@ -22,13 +22,13 @@ MEASURES = (
 )
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-GEOMETRIC = frozenset(("av_dist_A", "max_dist_A", "u_rmsd_A2", "cell_err_pct", "orientation_err_deg"))
+GEOMETRIC = frozenset(("av_dist_A", "max_dist_A", "u_rmsd_A2", "orientation_err_deg"))
 """Distances from the truth that are made of several parameters scatter by factors: their means and intervals are those
-of the logarithms. (Of one parameter alone, as an occupancy, an error may be next to nothing by chance.)"""
+of the logarithms. (Of one parameter alone, an occupancy or a cell edge, an error may be next to nothing by chance.)"""
 SHARES = frozenset(("hand_right",))
 SIGNED = frozenset(("hand_z",))
 """All other quantities cannot be negative: intervals end at zero."""
-MEAN_IS = "means over the seeds with 95 % intervals; of distances and errors of U, cell, orientation the geometric mean"
+MEAN_IS = "means over the seeds with 95 % intervals; of distances, errors of U and of orientation the geometric mean"
 ARITHMETIC = "arithmetic means over the seeds, of distances too"
 
 

@@ -31,6 +31,8 @@ from nanoed.studies.sweeps.shown import axis_label, label, number, page_table, p
 
 OF_THE_DATA = frozenset(("r_int_pct", "redundancy", "coverage_pct", "cell_err_pct"))
 """The same for every method: drawn once."""
+LONGEST_BAR = 5.0
+"""Panels reach no further than this beyond the means: the interval of two seeds may be wider by orders of magnitude."""
 
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
@@ -132,15 +134,18 @@ def _scales(axes: Axes, part: pd.DataFrame, x: str, y: str) -> None:
     place, numeric = positions(list(part[x]))
     if numeric and spans(place):
         log_x(axes, list(part[x]))
-    values = part[y].to_numpy(float)
+    values = part[y].dropna().to_numpy(float)
     if spans(values):
         axes.set_yscale("log")
-    elif not (values < 0).any():
-        axes.set_ylim(bottom=0)
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, values.min() / LONGEST_BAR), min(high, values.max() * LONGEST_BAR))
+    elif len(values) and not (values < 0).any():
+        axes.set_ylim(0, min(axes.get_ylim()[1], LONGEST_BAR * values.max() or 1.0))
 
 
 def _caption(spec: Mapping[str, Any]) -> str:
-    return f"{MEAN_IS[:1].upper()}{MEAN_IS[1:]}, against the {label(spec['x'])}; a panel per structure."
+    which = f"{MEAN_IS[:1].upper()}{MEAN_IS[1:]}, against the {label(spec['x'])}; a panel per structure."
+    return f"{which} Bars end with the panels, {LONGEST_BAR:g} times beyond the means."
 
 
 def _remarks(table: pd.DataFrame, spec: Mapping[str, Any]) -> list[str]:
