@@ -27,7 +27,7 @@ def refine_both_hands(
 
     hand_z : mean over the frames of the paired difference of R_obs, other hand less this one, over its standard error.
     The wrong hand of a small crystal fits the better the less dynamical it is, and its thickness may run away; it is
-    then held where that of the other hand settles, and the message says so.
+    then held where that of the other hand settles, and the message says so: hand_z compares them at that thickness.
     Raises InputError for a structure that has no hand, otherwise as `refine_dynamical`.
     """
     hands = (model, mirrored(model))
