@@ -80,6 +80,11 @@ FLAWS: dict[str, FlawDefault] = {
     "particle_drift_nm": FlawDefault(
         50.0, "amplitude per axis of a smooth walk of the particle through the beam", "choice: no tracking"
     ),
+    "rotation_step_deg": FlawDefault(
+        0.3,
+        "angle by which the beam turns the particle, five times in a series at random, each time about another axis",
+        "PHYSICS H7: steps of 0.1-0.5; how often: choice",
+    ),
     "pivot_cs_mm": FlawDefault(
         1.0,
         "pivot error as spherical aberration: precession leads the beam over the specimen in a circle of radius Cs θ³",

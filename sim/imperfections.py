@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 ANGSTROM_PER_MM = 1e7
+TURNS = 5
+"""How often a particle turns under the beam in a series (choice)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +46,8 @@ def true_geometry(seed: int, size: dict[str, float], nominal: Nominal, axis_azim
     """Geometry of the frames as they were really taken: nominal values plus the flaws of `size`.
 
     axis_azimuth : the true one, rad. Drifts are functions of the tilt angle (serial data: of nothing) and jitters
-    have a stream per frame, so a frame's geometry does not depend on the other frames.
+    have a stream per frame, so a frame's geometry does not depend on the other frames. Turns of the particle in its own
+    frame are put into the three angles to first order.
     """
     alpha = np.radians(nominal.alpha_deg)
     names = ("alpha", "beta", "omega", "place x", "place y")
@@ -55,13 +58,15 @@ def true_geometry(seed: int, size: dict[str, float], nominal: Nominal, axis_azim
     offset = size["centre_offset_px"] * np.array([np.cos(offset_azimuth), np.sin(offset_azimuth)])
     semi_angle = np.radians(nominal.semi_angle_deg) * (1 + 0.01 * size["precession_angle_error_pct"] * precession)
     circle = ANGSTROM_PER_MM * size["pivot_cs_mm"] * semi_angle**3
+    turned = turns(seed, np.radians(size["rotation_step_deg"]), len(alpha))
     walk = 10 * size["particle_drift_nm"] * np.column_stack([drift["place x"], drift["place y"]])
     return FrameGeometry(
         alpha=alpha
         + np.radians(size["alpha_jitter_deg"] * jitter(seed, "alpha_jitter", len(alpha), 1)[:, 0])
-        + np.radians(size["alpha_drift_deg"] * drift["alpha"]),
-        beta=np.radians(size["beta_drift_deg"] * drift["beta"]),
-        omega=axis_azimuth + np.radians(size["omega_drift_deg"] * drift["omega"]),
+        + np.radians(size["alpha_drift_deg"] * drift["alpha"])
+        + turned[:, 0],
+        beta=np.radians(size["beta_drift_deg"] * drift["beta"]) + turned[:, 1] - turned[:, 2] * np.tan(alpha),
+        omega=axis_azimuth + np.radians(size["omega_drift_deg"] * drift["omega"]) + turned[:, 2] / np.cos(alpha),
         centre_px=np.array(nominal.centre_px)
         + offset
         + size["centre_jitter_px"] * jitter(seed, "centre_jitter", len(alpha), 2),
@@ -77,6 +82,17 @@ def true_geometry(seed: int, size: dict[str, float], nominal: Nominal, axis_azim
 def jitter(seed: int, name: str, n: int, columns: int) -> Array:
     """Standard normal numbers of a named stream per frame, (n, columns)."""
     return np.array([stream(seed, name, i).standard_normal(columns) for i in range(n)])
+
+
+def turns(seed: int, step: float, n: int) -> Array:
+    """Rotation vectors (n, 3), rad, of a particle that turns by `step` TURNS times in a series, each time about another
+    axis, in its own frame at zero angles."""
+    if step == 0:
+        return np.zeros((n, 3))
+    rng = stream(seed, "turns")
+    when, axes = rng.uniform(0, n, TURNS), rng.standard_normal((TURNS, 3))
+    axes /= np.linalg.norm(axes, axis=1)[:, None]
+    return step * (np.arange(n)[:, None] >= when).astype(float) @ axes
 
 
 def smooth_drift(rng: np.random.Generator, alpha: Array) -> Array:

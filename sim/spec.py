@@ -192,6 +192,7 @@ class Flaws(_Part):
     frame_scale_pct: Magnitude = "off"
     tracking_error_nm: Magnitude = "off"
     particle_drift_nm: Magnitude = "off"
+    rotation_step_deg: Magnitude = "off"
     pivot_cs_mm: Magnitude = "off"
     second_particle_pct: Magnitude = "off"
     twin_pct: Magnitude = "off"

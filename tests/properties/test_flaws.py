@@ -5,15 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy.spatial.transform import Rotation
 from simulations import crystal, experiment
 
 from nanoed.sim import detector
 from nanoed.sim.background import ICE, diffuse_scattering, layer_elastic
 from nanoed.sim.diffraction import damaged, diffraction, grains, smeared_precession, unevenly_lit
 from nanoed.sim.exposure import expected_image, incident_electrons, simulated_frame
-from nanoed.sim.imperfections import Distortion
+from nanoed.sim.imperfections import Distortion, turns
 from nanoed.sim.microscope import PRESETS, beam_electrons, flux_share
 from nanoed.sim.particle import Body
+from nanoed.sim.physics.geometry import frame_matrix
 from nanoed.sim.setup import prepare
 
 SPHERE = Body("sphere", 100.0, 100.0, np.array([0.0, 0.0, 1.0]))
@@ -44,6 +46,26 @@ def test_the_largest_shift_of_a_cubic_distortion_is_at_the_edge_as_asked():
         edge = np.array([[true.distortion.edge, 0.0]])
         shift = np.linalg.norm(true.distortion(edge) - edge) / true.distortion.edge
         assert shift == pytest.approx(0.005)
+
+
+def test_the_beam_turns_the_particle_by_steps_about_its_own_axes():
+    """Between the angles as they are and as they would be lies the rotation of the particle, whatever the tilt."""
+    protocol = {"kind": "precession", "tilt_min_deg": -60, "tilt_max_deg": 60, "tilt_step_deg": 2, "exposure_s": 0.5,
+                "semi_angle_deg": 1.0}  # fmt: skip
+    plain, moved = (made({"rotation_step_deg": size}, protocol=protocol).true for size in (0.0, 0.3))
+    frames = [
+        np.array([frame_matrix(*angles) for angles in zip(true.alpha, true.beta, true.omega, strict=True)])
+        for true in (plain, moved)
+    ]
+    found = Rotation.from_matrix(np.einsum("nji,njk->nik", *frames)).as_rotvec(degrees=True)
+    vectors = np.degrees(turns(experiment().seed, np.radians(0.3), len(found)))
+    assert np.abs(found - vectors).max() < 0.02
+    steps = np.linalg.norm(np.diff(vectors, axis=0, prepend=0.0), axis=1)
+    assert steps[steps > 0] == pytest.approx(0.3)
+    assert len(steps[steps > 0]) == 5
+    assert np.linalg.norm(vectors, axis=1).max() > 0.25
+    assert np.abs(vectors).min(axis=0).max() == 0  # not turned before the first of them
+    assert not turns(1, 0.0, 9).any()
 
 
 def test_descanning_widens_spots_by_its_ring_and_only_in_precession():
