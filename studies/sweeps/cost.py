@@ -191,7 +191,7 @@ def _spots(case: Case, crystal: Crystal) -> float:
 
 MATRIX_PRODUCT_S = 0.0053
 SECONDS: dict[str, dict[str, float]] = {
-    "simulate": {"frame": 0.0407, "bloch": 0.261, "multislice": 0.25},
+    "simulate": {"frame": 0.0407, "bloch": 0.261, "multislice": 0.048},
     "reduce": {"series": 0.224, "series spot": 0.28, "serial": 0.0801},
     "kinematical": {"run": 0.353},
     "kinematical-frames": {"spot": 4.66, "slope": 0.41},
