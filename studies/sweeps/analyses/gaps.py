@@ -65,26 +65,31 @@ def check_levels(points: Iterable[Point]) -> None:
         if level == "none":
             continue
         what, strength = _parts(level, point.block)
-        given = _given(point.case.experiment, what, f"block.{point.block}.axes.added")
+        given = _given(point.case.experiment, what, point.block)
         if not math.isclose(given, strength):
             raise InputError(
-                "sets another strength than its name says", field=f"block.{point.block}.axes.added", value=level,
+                "sets another strength than its name says", field=_field(point.block), value=level,
                 allowed=f"{what}={given:g}",
             )  # fmt: skip
 
 
+def _field(block: str) -> str:
+    return f"block.{block}.axes.added"
+
+
 def _parts(level: str, block: str) -> tuple[str, float]:
     """WHAT and STRENGTH of a level; raises InputError for another form."""
-    what, _, strength = level.partition("=")
-    if not math.isfinite(as_number(strength)):
+    what, _, text = level.partition("=")
+    strength = as_number(text)
+    if not math.isfinite(strength):
         raise InputError(
-            "not WHAT=STRENGTH", field=f"block.{block}.axes.added", value=level,
+            "not WHAT=STRENGTH", field=_field(block), value=level,
             allowed="none, or a flaw, a length of the particle or the flux and a number, as mosaicity_deg=0.3",
         )  # fmt: skip
-    return what, as_number(strength)
+    return what, strength
 
 
-def _given(experiment: Experiment, what: str, field: str) -> float:
+def _given(experiment: Experiment, what: str, block: str) -> float:
     """The strength of a flaw, a length of the particle or the flux in an experiment; InputError for what is neither."""
     if what in FLAWS:
         set_to: str | float = getattr(experiment.flaws, what)
@@ -92,7 +97,7 @@ def _given(experiment: Experiment, what: str, field: str) -> float:
     given = getattr(experiment.instrument if what == FLUX else experiment.particle, what, None)
     if not isinstance(given, float):
         raise InputError(
-            "neither a flaw nor a length of the particle nor the flux", field=field, value=what,
+            "neither a flaw nor a length of the particle nor the flux", field=_field(block), value=what,
             allowed=f"diameter_nm, {FLUX}, or {nearest(what, FLAWS)}",
         )  # fmt: skip
     return given
@@ -184,7 +189,7 @@ def strength_without(case: str, flaws: str, what: str, block: str) -> float:
         return float(named[what] or FLAWS[what].value) if what in named else 0.0
     if case not in shipped_cases():
         return math.nan
-    return _given(load_case(case).experiment, what, f"block.{block}.axes.added")
+    return _given(load_case(case).experiment, what, block)
 
 
 def closing_table(gaps: pd.DataFrame) -> pd.DataFrame:
