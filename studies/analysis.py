@@ -33,7 +33,7 @@ from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import ConvergenceError, InputError, RunawayThicknessError
 from nanoed.studies.clock import Laps
 
-AVERAGED = {"kinematical": "merged.hkl", "kinematical-nonaveraged": "unmerged.hkl"}
+AVERAGED = {"kinematical": "merged.hkl", "kinematical-unit": "merged.hkl", "kinematical-nonaveraged": "unmerged.hkl"}
 KINEMATICAL_SCALE = 0.01
 """Factor of the potential at which the published frame-based kinematical refinement was done (PHYSICS B)."""
 Progress = Callable[[str, int, int], None]
@@ -157,6 +157,8 @@ def refine(
     if method in AVERAGED:
         path = _file(reduced, method, AVERAGED[method])
         cell = _cell_beside(path)
+        if method == "kinematical-unit":
+            spec = spec.model_copy(update={"weights": "unit"})
         averaged = refine_kinematical(read_hkl(path), _with_cell(model, cell, path), spec)
         return replace(_noted(averaged, model, cell), method=method)
     path = _file(reduced, method, "frames.cif_pets")

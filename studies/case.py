@@ -25,7 +25,7 @@ OF_NO_RUN = {"__pycache__", "commands", "sweeps"}
 """Folders that no number of a run depends on; a contract of the imports keeps it so."""
 NAME_PATTERN = r"^[a-z0-9._-]+$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Method = Literal["kinematical", "kinematical-nonaveraged", "kinematical-frames", "dynamical"]
+Method = Literal["kinematical", "kinematical-unit", "kinematical-nonaveraged", "kinematical-frames", "dynamical"]
 
 
 _SHARED = ("laue", "spacegroup", "composition", "d_star_max", "coverage_s_max")

@@ -18,6 +18,7 @@ from nanoed.pipeline.page.drawing import MUTED, styled
 
 SERIES: Mapping[str, tuple[str, str, str]] = {  # method -> label, colour, marker
     "kinematical": ("kinematical", "#d55e00", "s"),
+    "kinematical-unit": ("kinematical, unit weights", "#cc79a7", "v"),
     "kinematical-nonaveraged": ("kinematical, non-averaged", "#e69f00", "D"),
     "kinematical-frames": ("kinematical, frame-based", "#009e73", "^"),
     "dynamical": ("dynamical", "#0072b2", "o"),

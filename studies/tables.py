@@ -24,7 +24,7 @@ RESULT_COLUMNS: tuple[str, ...] = (
 )
 TEXT_COLUMNS = frozenset((*RESULT_COLUMNS[:9], "method", "status", "message", "adp_model"))
 INTEGER_COLUMNS = frozenset(("seed", "n_frames", "n_all", "n_obs", "n_par", "n_azimuth", "adp_npd"))
-METHODS = ("kinematical", "kinematical-nonaveraged", "kinematical-frames", "dynamical", "powder")
+METHODS = ("kinematical", "kinematical-unit", "kinematical-nonaveraged", "kinematical-frames", "dynamical", "powder")
 STATUSES = ("ok", "not_converged", "failed")
 
 # named alike in results.csv and, after the method's prefix, in the published tables
@@ -33,6 +33,7 @@ _PUBLISHED_PER_METHOD = frozenset(
 )
 _PUBLISHED_PREFIX = {
     "kinematical": "kin_",
+    "kinematical-unit": "kin_",
     "kinematical-nonaveraged": "nonaveraged_",
     "kinematical-frames": "frames_",
     "dynamical": "dyn_",

@@ -42,7 +42,8 @@ def merge(measured: pd.DataFrame, rotations: Index, spec: MergeSpec) -> Merged:
     """Merge h, k, l, I, sigma (one row per measured hkl) over the equivalents under `rotations`.
 
     Outliers: |I - median| above outlier_mad × 1.48 MAD and as many sigmas of the error model, in groups of
-    four and more (C7). Weighted means with the sigmas of the error model; groups in order of h, k, l.
+    four and more (C7). Weighted means with the sigmas of the error model; groups in order of h, k, l. Where
+    spec.errors is "spread", weights and sigmas are those of counting and a mean has the larger of its two.
     """
     table = measured[["h", "k", "l", "I", "sigma"]].reset_index(drop=True)
     unique = representative(table[["h", "k", "l"]].to_numpy(np.int64), rotations)
@@ -54,12 +55,17 @@ def merge(measured: pd.DataFrame, rotations: Index, spec: MergeSpec) -> Merged:
         mean = group_means(intensity, np.ones_like(sigma), group, used)
         scaled = np.sqrt((errors.s_fac * sigma) ** 2 + (errors.s_add * np.maximum(mean, 0)[group]) ** 2)
         used = ~outliers(intensity, scaled, group, spec.outlier_mad)
+    if spec.errors == "spread":
+        errors, scaled = ErrorModel(1.0, 0.0), sigma
     weight = np.where(used, scaled**-2, 0.0)
     total = np.bincount(group, weight)
     average = np.bincount(group, weight * intensity) / total
+    of_mean = total**-0.5
+    if spec.errors == "spread":
+        of_mean = np.maximum(of_mean, external(intensity - average[group], weight, group, used))
     count = np.bincount(group, used)
     reflections = pd.DataFrame(keys, columns=["h", "k", "l"])
-    reflections["I"], reflections["sigma"], reflections["n"] = average, total**-0.5, count.astype(np.int64)
+    reflections["I"], reflections["sigma"], reflections["n"] = average, of_mean, count.astype(np.int64)
     table["sigma"], table["group"], table["used"] = scaled, group, used
     return Merged(
         reflections,
@@ -76,6 +82,13 @@ def group_means(intensity: Array, weight: Array, group: Index, used: NDArray[np.
     """(groups,) weighted mean intensity of the used members."""
     weight = np.where(used, weight, 0.0)
     return np.bincount(group, weight * intensity) / np.maximum(np.bincount(group, weight), 1e-300)
+
+
+def external(deviation: Array, weight: Array, group: Index, used: NDArray[np.bool_]) -> Array:
+    """(groups,) s.u. of a weighted mean by the spread about it, sqrt(Σ w d² / (Σ w (n - 1))); 0 of one alone."""
+    n = np.bincount(group, used)
+    spread2 = np.bincount(group, weight * deviation**2) / np.maximum(np.bincount(group, weight), 1e-300)
+    return np.sqrt(spread2 / np.maximum(n - 1, 1)) * (n > 1)
 
 
 def outliers(intensity: Array, sigma: Array, group: Index, threshold: float) -> NDArray[np.bool_]:

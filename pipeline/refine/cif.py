@@ -26,11 +26,12 @@ CIF_HEADER = (
 )
 THEORY = {
     "kinematical": "kinematical",
+    "kinematical-unit": "kinematical",
     "kinematical-nonaveraged": "kinematical",
     "kinematical-frames": "kinematical",
     "dynamical": "dynamical",
 }
-MERGED = ("kinematical", "kinematical-nonaveraged")
+MERGED = ("kinematical", "kinematical-unit", "kinematical-nonaveraged")
 FRAME_WEIGHTS = {
     "errors": "",
     "equal": ", times a factor of every frame that makes its sum of wI^2^ that of the others",
@@ -174,13 +175,14 @@ def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:
     s, settings = refinement.statistics, refinement.settings
     hydrogen = "H" in refinement.crystal.elements
     gof = s.get("gof_refined", s["gof"])
+    unit = refinement.method in MERGED and settings["weights"] == "unit"
     treatment = {"riding": "constr", "fixed": "noref", "free": "refall"}[settings["constraints"]["hydrogens"]]
     pairs = {
         "_refine_diffraction_theory": THEORY[refinement.method],
         "_refine_ls_structure_factor_coef": "Fsqd",
         "_refine_ls_matrix_type": "full",
-        "_refine_ls_weighting_scheme": "sigma",
-        "_refine_ls_weighting_details": _weighting(settings, refinement.method),
+        "_refine_ls_weighting_scheme": "unit" if unit else "sigma",
+        "_refine_ls_weighting_details": "unit weights on F^2^" if unit else _weighting(settings, refinement.method),
         "_refine_ls_hydrogen_treatment": treatment if hydrogen else "undef",
         "_refine_ls_extinction_method": "none",
         "_refine_ls_number_reflns": f"{s['n_all']:d}",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from nanoed.pipeline.refine.normal import determined
 from nanoed.pipeline.refine.parameters import OFF_LATTICE, TWIN, Parameters, parameters_of
 from nanoed.pipeline.refine.result import Refinement
-from nanoed.pipeline.refine.statistics import agreement, weights
+from nanoed.pipeline.refine.statistics import agreement, unit_weights, weights
 from nanoed.pipeline.spec import RefineSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import ConvergenceError, InputError
@@ -33,7 +33,7 @@ def refine_kinematical(hkl: pd.DataFrame, model: Crystal, spec: RefineSpec) -> R
     parameters = parameters_of(model, spec, by_frames=False)
     _check_number(len(data), parameters)
     observed, sigma = data["I"].to_numpy(float), data["sigma"].to_numpy(float)
-    w = weights(observed, sigma, spec.instability)
+    w = weights(observed, sigma, spec.instability) if spec.weights == "errors" else unit_weights(sigma)
     indices = data[["h", "k", "l"]].to_numpy()
     values, scale, covariance, history = _minimise(parameters, indices, observed, w, spec)
     crystal = parameters.apply(values)
@@ -45,6 +45,10 @@ def refine_kinematical(hkl: pd.DataFrame, model: Crystal, spec: RefineSpec) -> R
     statistics = agreement(table, n_parameters, spec.instability, restraints=restraints)
     statistics["max_shift_su"] = float(history["max_shift_su"].iloc[-1])
     statistics["g_max"] = spec.d_star_max
+    if spec.weights != "errors":
+        chi2, n_free = float(w @ (observed - scale * calculated) ** 2), max(len(data) - n_parameters, 1)
+        statistics["wr_refined_pct"] = 100 * float(np.sqrt(chi2 / (w @ observed**2)))
+        statistics["gof_refined"] = float(np.sqrt(chi2 / n_free))
     su = np.sqrt(np.diag(covariance))
     return Refinement(
         method="kinematical",

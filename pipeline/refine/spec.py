@@ -131,6 +131,7 @@ class RefineSpec(Part):
     occupancies : fixed; sites: elements exchange on mixed sites; composition: so that the cell's composition stays.
     d_star_max : resolution limit of the reflections, 1/Å.
     instability : u of w = 1 / (sigma² + (2 u I)²) (A8).
+    weights : of merged intensities; errors: that w; unit: all weigh the same, so that the strongest decide.
     emphasis : e of w = max(I, sigma / 100)^e / (sigma² + (2 u I)²), frame-based; 0: weights of the errors (A8); 1:
         weights of F on intensities, exactly as the program diffBloch has them (s.u. are then no longer those of the
         errors).
@@ -180,6 +181,7 @@ class RefineSpec(Part):
     occupancies: Literal["fixed", "sites", "composition"] = "fixed"
     d_star_max: PositiveFloat = 1.4
     instability: NonNegativeFloat = 0.01
+    weights: Literal["errors", "unit"] = "errors"
     emphasis: Annotated[float, Field(ge=0, le=1)] = 0.0
     frame_weights: Literal["errors", "equal", "mean_wr"] = "errors"
     max_cycles: PositiveInt = 40

@@ -24,6 +24,11 @@ def weights(intensity: Array, sigma: Array, instability: float, emphasis: float 
     return np.asarray(numerator / (sigma**2 + (2 * instability * intensity) ** 2), np.float64)
 
 
+def unit_weights(sigma: Array) -> Array:
+    """1 / <sigma²> (n,) for all: on the scale of the weights of the errors, so that restraints weigh alike beside."""
+    return np.full(len(sigma), 1 / float(np.mean(np.asarray(sigma) ** 2)))
+
+
 def r_factor(observed: Array, calculated: Array) -> float:
     """sum |F_o - F_c| / sum F_o of intensities (n,), with F = sqrt(max(I, 0)); fraction."""
     f_o, f_c = np.sqrt(np.maximum(observed, 0)), np.sqrt(np.maximum(calculated, 0))

@@ -38,6 +38,7 @@ class MethodName(StrEnum):
     """Ways of refining."""
 
     kinematical = "kinematical"
+    kinematical_unit = "kinematical-unit"
     kinematical_nonaveraged = "kinematical-nonaveraged"
     kinematical_frames = "kinematical-frames"
     dynamical = "dynamical"

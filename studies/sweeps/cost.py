@@ -114,8 +114,8 @@ def _fitted(names: tuple[str, ...], rows: list[tuple[dict[str, float], float]]) 
 
 def _stage(name: str) -> str:
     """The stage of STAGES that a method, or a stage of a run, is."""
-    merged = {"dynamical": "frames", "kinematical-nonaveraged": "kinematical"}
-    return merged.get(name, name)
+    alike = {"dynamical": "frames", "kinematical-unit": "kinematical", "kinematical-nonaveraged": "kinematical"}
+    return alike.get(name, name)
 
 
 def _beams(crystal: Crystal, g_max: float, s_max: float) -> float:

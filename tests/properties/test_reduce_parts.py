@@ -298,3 +298,24 @@ def test_a_stray_tilt_comes_back_to_the_others_and_tells_nothing_of_the_jitter()
     others = np.setdiff1d(np.arange(35), [24, 7])
     assert (back[others] == astray[others]).all()
     assert found.jitter_deg <= plain.jitter_deg < choose_smoothing(alpha, astray, covariance).jitter_deg
+
+
+def test_spread_of_a_group_or_its_counting() -> None:
+    """By hand: equal sigmas, a group that scatters more than it counts, one that scatters less, and one alone."""
+    table = pd.DataFrame(
+        [(1, 2, 3, 10.0, 1.0), (-1, 2, 3, 16.0, 1.0), (1, -2, 3, 10.0, 1.0), (2, 0, 0, 5.0, 1.0),
+         (-2, 0, 0, 5.5, 1.0), (4, 1, 0, 7.0, 1.5)], columns=["h", "k", "l", "I", "sigma"])  # fmt: skip
+    merged = merge(table, laue_rotations("mmm", "P b c a"), MergeSpec(errors="spread"))
+    np.testing.assert_allclose(merged.reflections["I"], [12.0, 5.25, 7.0])
+    np.testing.assert_allclose(merged.reflections["sigma"], [(24 / 3 / 2) ** 0.5, 0.5**0.5, 1.5])
+    np.testing.assert_array_equal(merged.unmerged["sigma"], table["sigma"])
+    assert (merged.errors.s_fac, merged.errors.s_add) == (1.0, 0.0)
+
+
+def test_spread_of_uneven_weights() -> None:
+    """Weights 1 and 4: mean (10 + 4 * 20) / 5, variance (1 * 64 + 4 * 4) / (5 * 1)."""
+    table = pd.DataFrame(
+        [(1, 2, 3, 10.0, 1.0), (-1, 2, 3, 20.0, 0.5)], columns=["h", "k", "l", "I", "sigma"]
+    )
+    merged = merge(table, laue_rotations("mmm", "P b c a"), MergeSpec(errors="spread"))
+    np.testing.assert_allclose(merged.reflections[["I", "sigma"]], [[18.0, 4.0]])

@@ -2,7 +2,8 @@
 
 Blocks of the grid: those with axis `flaw_off` hold the runs with one flaw off, those with axis `added` runs with
 something more, those with axis `cations` the two distributions of cations, those with axis `reduced` another reduction
-of the same frames; all others are data sets of the tables.
+of the same frames ("refined": orientations and scales refined before merging; "spread": other s.u.); all others are
+data sets of the tables.
 Published: cases/published.csv.  Means over the seeds are arithmetic, of distances too, as in the published tables.
 """
 
@@ -39,6 +40,7 @@ from nanoed.studies.sweeps.analyses.treatments import (
     refined_table,
     treatment_table,
 )
+from nanoed.studies.sweeps.analyses.weighting import shown_weights, weights_sentences, weights_table
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import label, number, page_table
 from nanoed.studies.tables import published_value
@@ -101,10 +103,13 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     if len(random):
         tables["random-cations"] = random_table(random, published)
         shown["random-cations"] = (listed(tables["random-cations"], "its standard deviation"),)
-    responsible = closing = refined = pd.DataFrame()
+    responsible = closing = refined = weighed = pd.DataFrame()
     drawings = {}
-    if (reduced != "").any():
-        refined = refined_table(main, results[reduced != ""], published)
+    if (main["method"] == "kinematical-unit").any():
+        weighed = weights_table(main, results[reduced == "spread"], published)
+        tables["weights"], shown["weights"] = weighed, (shown_weights(weighed),)
+    if (reduced == "refined").any():
+        refined = refined_table(main, results[reduced == "refined"], published)
         tables["refined"], shown["refined"] = refined, (page_table(refined, caption=REFINED_CAPTION),)
     if (off != "").any():
         responsible = changes(results[off != ""], "flaw_off", "none", FLAW_COLUMNS)
@@ -125,7 +130,8 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
         *([str(settings["remark"])] if "remark" in settings else []),
         *agreement(everything),
         *ordering(treatments, main),
-        *as_refined(refined, main, results[reduced != ""], published),
+        *weights_sentences(weighed),
+        *as_refined(refined, main, results[reduced == "refined"], published),
         *responsibility(responsible),
         *gap_sentences(closing),
     ]
@@ -140,6 +146,7 @@ _TITLES = {
     "table-4": "Table 4: MgTi2O5",
     "random-cations": "Table 4: cations at random",
     "radar": "Distances from the reference structure",
+    "weights": "Weights of the kinematical refinement",
     "refined": "The same frames with their orientations and scales refined before merging",
     "flaws-off": "Each flaw switched off in turn",
     "gap-closing": "What would close the gaps",
