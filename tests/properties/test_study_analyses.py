@@ -197,6 +197,31 @@ def test_another_reduction_of_the_same_frames_stands_beside_and_in_no_table():
     assert any(line.startswith("Merged so, ito-01: R_obs of the treatments is ordered") for line in outcome.remarks)
 
 
+def test_weights_of_the_kinematical_refinement_stand_beside_the_published_figures():
+    rows = [row for row in published_rows() if "flaw_off" not in row]
+    plain = paper.analyse(results(rows, ("reduced",)), {})
+    assert "weights" not in plain.tables
+    unit = [row | {"method": "kinematical-unit", "max_dist_A": 0.05} for row in rows if row["method"] == "kinematical"]
+    spread = [row | {"reduced": "spread", "max_dist_A": 0.04} for row in rows if row["seed"] in (1, 2)]
+    outcome = paper.analyse(results([*rows, *unit, *spread], ("reduced",)), {})
+    by = outcome.tables["weights"].set_index("quantity").loc["max_dist_A"]
+    assert by[["published", "spread", "unit"]].tolist() == pytest.approx([0.0314, 0.04, 0.05])
+    assert by["model"] == pytest.approx(0.03)
+    assert by[["model_seeds", "spread_seeds", "unit_seeds"]].tolist() == [13, 2, 13]
+    assert by["between"] == "yes"
+    assert "refined" not in outcome.tables
+    kinematical = outcome.tables["table-2"].set_index(["method", "quantity"]).loc["kinematical"]
+    pd.testing.assert_frame_equal(
+        kinematical, plain.tables["table-2"].set_index(["method", "quantity"]).loc["kinematical"]
+    )
+    said = "1 of 1 published values lie within the ranges of these weights."
+    assert any(line.endswith(said) and "0.0400 (of counting or spread)" in line for line in outcome.remarks)
+    low = [row | {"max_dist_A": 0.001} if "max_dist_A" in row else row for row in [*rows, *unit, *spread]]
+    outcome = paper.analyse(results(low, ("reduced",)), {})
+    assert any(line.endswith("0 of 1 published values lie within the ranges of these weights, not ito-01.")
+               for line in outcome.remarks)  # fmt: skip
+
+
 def test_sites_of_the_refined_models_stand_beside_the_published_ones(tmp_path):
     truth = read_cif(structure_file("mgti2o5"))
     rows = [
