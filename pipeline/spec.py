@@ -294,8 +294,9 @@ class MergeSpec(Part):
     outlier_mad: PositiveFloat = 4.0
     """Rejection: |I - median| above this many 1.48 MAD and sigmas, in groups of four and more (C7)."""
     errors: Literal["model", "spread"] = "model"
-    """s.u. of a mean: of an error model fitted to all groups of equivalents (C2), or the larger of that of counting and
-    that of the group's own spread, as SHELXL merges (Sheldrick, SHELXL-97 manual, MERG)."""
+    """s.u. of a mean: of an error model fitted to all groups of equivalents (C2), or the larger of its internal s.u.
+    (of the single measurements) and its external one (of the group's own spread), much as SHELXL and Jana merge; single
+    measurements then keep their own."""
     min_recorded: Annotated[float, Field(ge=0, le=1)] = 0.5
     """A measurement needs this part of the information of a rocking curve crossed in full: half of it."""
 

@@ -33,7 +33,6 @@ _PUBLISHED_PER_METHOD = frozenset(
 )
 _PUBLISHED_PREFIX = {
     "kinematical": "kin_",
-    "kinematical-unit": "kin_",
     "kinematical-nonaveraged": "nonaveraged_",
     "kinematical-frames": "frames_",
     "dynamical": "dyn_",

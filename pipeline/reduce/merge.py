@@ -25,9 +25,9 @@ class ErrorModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Merged:
-    """reflections : h, k, l, I, sigma, n of the unique ones; unmerged: h, k, l, I, sigma (error model
-    applied),
-    group, used; r_int, cc_half over groups of two and more; redundancy = measurements / unique."""
+    """reflections : h, k, l, I, sigma, n of the unique ones; unmerged: h, k, l, I, sigma (error model applied,
+    unless the s.u. are those of the measurements and groups), group, used; errors: the fitted model, which outliers
+    are judged by in any case; r_int, cc_half over groups of two and more; redundancy = measurements / unique."""
 
     reflections: pd.DataFrame
     unmerged: pd.DataFrame
@@ -42,8 +42,8 @@ def merge(measured: pd.DataFrame, rotations: Index, spec: MergeSpec) -> Merged:
     """Merge h, k, l, I, sigma (one row per measured hkl) over the equivalents under `rotations`.
 
     Outliers: |I - median| above outlier_mad × 1.48 MAD and as many sigmas of the error model, in groups of
-    four and more (C7). Weighted means with the sigmas of the error model; groups in order of h, k, l. Where
-    spec.errors is "spread", weights and sigmas are those of counting and a mean has the larger of its two.
+    four and more (C7). Weighted means with the sigmas of the error model, or, where spec.errors is "spread", with
+    those given, a mean then having the larger of its internal and external s.u.; groups in order of h, k, l.
     """
     table = measured[["h", "k", "l", "I", "sigma"]].reset_index(drop=True)
     unique = representative(table[["h", "k", "l"]].to_numpy(np.int64), rotations)
@@ -55,14 +55,14 @@ def merge(measured: pd.DataFrame, rotations: Index, spec: MergeSpec) -> Merged:
         mean = group_means(intensity, np.ones_like(sigma), group, used)
         scaled = np.sqrt((errors.s_fac * sigma) ** 2 + (errors.s_add * np.maximum(mean, 0)[group]) ** 2)
         used = ~outliers(intensity, scaled, group, spec.outlier_mad)
-    if spec.errors == "spread":
-        errors, scaled = ErrorModel(1.0, 0.0), sigma
+    by_group = spec.errors == "spread"
+    scaled = sigma if by_group else scaled
     weight = np.where(used, scaled**-2, 0.0)
     total = np.bincount(group, weight)
     average = np.bincount(group, weight * intensity) / total
     of_mean = total**-0.5
-    if spec.errors == "spread":
-        of_mean = np.maximum(of_mean, external(intensity - average[group], weight, group, used))
+    if by_group:
+        of_mean = np.maximum(of_mean, external_su(intensity - average[group], weight, group, used))
     count = np.bincount(group, used)
     reflections = pd.DataFrame(keys, columns=["h", "k", "l"])
     reflections["I"], reflections["sigma"], reflections["n"] = average, of_mean, count.astype(np.int64)
@@ -84,11 +84,13 @@ def group_means(intensity: Array, weight: Array, group: Index, used: NDArray[np.
     return np.bincount(group, weight * intensity) / np.maximum(np.bincount(group, weight), 1e-300)
 
 
-def external(deviation: Array, weight: Array, group: Index, used: NDArray[np.bool_]) -> Array:
-    """(groups,) s.u. of a weighted mean by the spread about it, sqrt(Σ w d² / (Σ w (n - 1))); 0 of one alone."""
+def external_su(deviation: Array, weight: Array, group: Index, used: NDArray[np.bool_]) -> Array:
+    """(groups,) s.u. of a weighted mean by the spread about it, sqrt(Σ w d² / (Σ w (n - 1))); 0 of one alone.
+
+    The external error of a weighted mean (Birge 1932, Phys. Rev. 40, 207).
+    """
     n = np.bincount(group, used)
-    spread2 = np.bincount(group, weight * deviation**2) / np.maximum(np.bincount(group, weight), 1e-300)
-    return np.sqrt(spread2 / np.maximum(n - 1, 1)) * (n > 1)
+    return np.sqrt(group_means(deviation**2, weight, group, used) / np.maximum(n - 1, 1)) * (n > 1)
 
 
 def outliers(intensity: Array, sigma: Array, group: Index, threshold: float) -> NDArray[np.bool_]:

@@ -104,6 +104,7 @@ def statistics_of(
         "coverage_s_max": spec.coverage_s_max,
         "n_possible": allowed,
         "error_model": {"s_fac": merged.errors.s_fac, "s_add": merged.errors.s_add},
+        "su_of_means": spec.merging.errors,
         "cell": list(geometry.cell),
         "ub": geometry.ub.tolist(),
         "wavelength": geometry.wavelength,

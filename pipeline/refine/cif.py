@@ -175,14 +175,14 @@ def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:
     s, settings = refinement.statistics, refinement.settings
     hydrogen = "H" in refinement.crystal.elements
     gof = s.get("gof_refined", s["gof"])
-    unit = refinement.method in MERGED and settings["weights"] == "unit"
+    scheme, details = _weighting(settings, refinement.method)
     treatment = {"riding": "constr", "fixed": "noref", "free": "refall"}[settings["constraints"]["hydrogens"]]
     pairs = {
         "_refine_diffraction_theory": THEORY[refinement.method],
         "_refine_ls_structure_factor_coef": "Fsqd",
         "_refine_ls_matrix_type": "full",
-        "_refine_ls_weighting_scheme": "unit" if unit else "sigma",
-        "_refine_ls_weighting_details": "unit weights on F^2^" if unit else _weighting(settings, refinement.method),
+        "_refine_ls_weighting_scheme": scheme,
+        "_refine_ls_weighting_details": details,
         "_refine_ls_hydrogen_treatment": treatment if hydrogen else "undef",
         "_refine_ls_extinction_method": "none",
         "_refine_ls_number_reflns": f"{s['n_all']:d}",
@@ -210,14 +210,17 @@ def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:
         _add_theory(block, s, settings)
 
 
-def _weighting(settings: dict[str, Any], method: str) -> str:
-    """The weights of statistics.weights and what frames weigh beside; merged intensities have those of the errors."""
+def _weighting(settings: dict[str, Any], method: str) -> tuple[str, str]:
+    """Scheme and formula: the weights of statistics.weights, of merged intensities or those of unit_weights, and what
+    frames weigh beside."""
+    if method in MERGED and settings["weights"] == "unit":
+        return "unit", "w=1/<s^2^(I)>, the same for all reflections"
     of_errors = f"(s^2^(I)+({2 * settings['instability']:g}I)^2^)"
     if method in MERGED:
-        return f"w=1/{of_errors}"
+        return "sigma", f"w=1/{of_errors}"
     power = settings["emphasis"]
     numerator = f"max(I,{WEAK:g}s(I))^{power:g}^" if power else "1"
-    return f"w={numerator}/{of_errors}{FRAME_WEIGHTS[settings['frame_weights']]}"
+    return "sigma", f"w={numerator}/{of_errors}{FRAME_WEIGHTS[settings['frame_weights']]}"
 
 
 def _add_theory(block: gemmi.cif.Block, s: dict[str, float], settings: dict[str, Any]) -> None:

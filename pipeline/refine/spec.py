@@ -131,7 +131,8 @@ class RefineSpec(Part):
     occupancies : fixed; sites: elements exchange on mixed sites; composition: so that the cell's composition stays.
     d_star_max : resolution limit of the reflections, 1/Å.
     instability : u of w = 1 / (sigma² + (2 u I)²) (A8).
-    weights : of merged intensities; errors: that w; unit: all weigh the same, so that the strongest decide.
+    weights : of merged intensities; errors: that w; unit: 1 / <sigma²> for all, so that the strongest decide (s.u. are
+        then no longer those of the errors).
     emphasis : e of w = max(I, sigma / 100)^e / (sigma² + (2 u I)²), frame-based; 0: weights of the errors (A8); 1:
         weights of F on intensities, exactly as the program diffBloch has them (s.u. are then no longer those of the
         errors).

@@ -25,7 +25,7 @@ def weights(intensity: Array, sigma: Array, instability: float, emphasis: float 
 
 
 def unit_weights(sigma: Array) -> Array:
-    """1 / <sigma²> (n,) for all: on the scale of the weights of the errors, so that restraints weigh alike beside."""
+    """1 / <sigma²> (n,) for all, so that residuals as large as the sigmas sum to n; restraints weigh little beside."""
     return np.full(len(sigma), 1 / float(np.mean(np.asarray(sigma) ** 2)))
 
 

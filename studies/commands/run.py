@@ -44,6 +44,12 @@ class MethodName(StrEnum):
     dynamical = "dynamical"
 
 
+OF_METHODS = (
+    "How to refine: averaged intensities (kinematical; -unit: with unit weights; -nonaveraged: before averaging), or"
+    " those of frames (kinematical-frames, dynamical)."
+)
+
+
 def list_(as_json: Json = False) -> None:
     """List the shipped cases, studies, checks and structures.
 
@@ -285,7 +291,7 @@ def refine(
         Path, typer.Option("--model", metavar="FILE", help="Start model: CIF, .ins, .res or a shipped name.")
     ],
     out: Out,
-    method: Annotated[MethodName, typer.Option(help="How to refine.")] = MethodName.dynamical,
+    method: Annotated[MethodName, typer.Option(help=OF_METHODS)] = MethodName.dynamical,
     config: Config = None,
     overrides: Overrides = None,
     workers: Workers = None,
@@ -311,6 +317,11 @@ def refine(
         raise InputError(
             "kinematical intensities do not tell the hand", field="both_hands", value=True,
             allowed="true with --method dynamical",
+        )  # fmt: skip
+    if spec.weights != "errors" and method in (MethodName.kinematical_frames, MethodName.dynamical):
+        raise InputError(
+            "weights of averaged intensities, not of frames", field="weights", value=spec.weights,
+            allowed="errors, or --method kinematical",
         )  # fmt: skip
     shelx = model.suffix.lower() in (".ins", ".res")
     start = read_shelx_model(model) if shelx else read_cif(structure_file(str(model)))

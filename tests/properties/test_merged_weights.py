@@ -14,6 +14,7 @@ from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.spec import RefineSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.scattering import structure_factors, unique_reflections
+from nanoed.studies import cli
 from nanoed.studies.analysis import refine
 from nanoed.studies.compare import compare
 
@@ -62,10 +63,27 @@ def test_the_cif_says_unit_weights_and_has_their_residuals() -> None:
     assert s["wr_refined_pct"] == pytest.approx(100 * np.sqrt(chi2 / (table["I_obs"] ** 2).sum()), rel=1e-9)
     assert s["wr_all_pct"] != pytest.approx(s["wr_refined_pct"], rel=0.1)
     assert gemmi.cif.as_string(block.find_value("_refine_ls_weighting_scheme")) == "unit"
-    assert gemmi.cif.as_string(block.find_value("_refine_ls_weighting_details")) == "unit weights on F^2^"
+    details = gemmi.cif.as_string(block.find_value("_refine_ls_weighting_details"))
+    assert details == "w=1/<s^2^(I)>, the same for all reflections"
     assert float(block.find_value("_refine_ls_wR_factor_ref")) == pytest.approx(s["wr_refined_pct"] / 100, abs=1e-4)
     of_errors = refined_document(refine_kinematical(data, brookite(), RefineSpec())).sole_block()
     assert gemmi.cif.as_string(of_errors.find_value("_refine_ls_weighting_scheme")) == "sigma"
+
+
+def test_restraints_stand_in_the_residual_of_the_same_weights() -> None:
+    """S with restraints is that of the weights of the least squares, as S without is."""
+    bond = {"bonds": [{"atoms": ["Ti1", "O1"], "length_A": 2.05, "su_A": 0.01}]}
+    s = refine_kinematical(scattered(0.1), brookite(), RefineSpec(weights="unit", restraints=bond)).statistics
+    free, n = s["n_all"] - s["n_par"], s["n_restraints"]
+    beside = s["gof_refined_restrained"] ** 2 * (free + n) - s["gof_refined"] ** 2 * free
+    assert beside == pytest.approx(s["gof_restrained"] ** 2 * (free + n) - s["gof"] ** 2 * free, rel=1e-6)
+    assert beside > 0
+
+
+def test_frames_have_no_such_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["refine", str(tmp_path), "--model", "brookite", "--out", str(tmp_path / "o"), "--set", "weights=unit"]
+    assert cli.status(args) == 2
+    assert "weights of averaged intensities" in capsys.readouterr().err
 
 
 def test_the_method_is_the_kinematical_one_with_unit_weights(tmp_path: Path) -> None:

@@ -308,8 +308,25 @@ def test_spread_of_a_group_or_its_counting() -> None:
     merged = merge(table, laue_rotations("mmm", "P b c a"), MergeSpec(errors="spread"))
     np.testing.assert_allclose(merged.reflections["I"], [12.0, 5.25, 7.0])
     np.testing.assert_allclose(merged.reflections["sigma"], [(24 / 3 / 2) ** 0.5, 0.5**0.5, 1.5])
-    np.testing.assert_array_equal(merged.unmerged["sigma"], table["sigma"])
-    assert (merged.errors.s_fac, merged.errors.s_add) == (1.0, 0.0)
+
+
+def test_spread_of_groups_leaves_the_measurements_their_own_sigmas() -> None:
+    """20 % of spread in groups of four: the model gives all means about 10 % of I, groups some more and some less."""
+    rng = np.random.default_rng(8)
+    group = np.repeat(np.arange(200), 4)
+    found = 100.0 * (1 + 0.2 * rng.standard_normal(len(group)))
+    hkl = pd.DataFrame({"h": group + 1, "k": np.tile([1, -1, 1, -1], 200), "l": np.tile([1, 1, -1, -1], 200)})
+    hkl = hkl.assign(I=found, sigma=1.0)
+    by = {errors: merge(hkl, laue_rotations("mmm", None), MergeSpec(errors=errors)) for errors in ("model", "spread")}
+    of_both = [(merged.errors.s_fac, merged.errors.s_add) for merged in by.values()]
+    assert of_both[0] == of_both[1]  # outliers are judged by it
+    assert (by["spread"].unmerged["sigma"] == 1.0).all()
+    assert by["model"].unmerged["sigma"].min() > 15.0
+    su = {errors: merged.reflections["sigma"] for errors, merged in by.items()}
+    assert su["model"].between(8.0, 12.0).all()
+    assert su["spread"].min() < 4.0
+    assert su["spread"].max() > 15.0
+    assert np.sqrt((su["spread"] ** 2).mean()) == pytest.approx(10.0, rel=0.1)
 
 
 def test_spread_of_uneven_weights() -> None:

@@ -13,8 +13,17 @@ from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import structure_file
 from nanoed.studies.report import report
 from nanoed.studies.sweeps import study
-from nanoed.studies.sweeps.analyses import ANALYSES, curves, flaws, indicators, paper, sites, size_limit
-from nanoed.studies.sweeps.grid import Study
+from nanoed.studies.sweeps.analyses import (
+    ANALYSES,
+    curves,
+    flaws,
+    indicators,
+    paper,
+    sites,
+    size_limit,
+    weighting,
+)
+from nanoed.studies.sweeps.grid import Study, points_of
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
 from nanoed.studies.sweeps.shown import number, power
 from nanoed.studies.sweeps.study import read_study_results, summary
@@ -197,29 +206,55 @@ def test_another_reduction_of_the_same_frames_stands_beside_and_in_no_table():
     assert any(line.startswith("Merged so, ito-01: R_obs of the treatments is ordered") for line in outcome.remarks)
 
 
-def test_weights_of_the_kinematical_refinement_stand_beside_the_published_figures():
+def weighed_rows(shift=0.0):
+    """Error model 0.0280-0.0340 Å in 13 seeds, spread 0.04 in two of these, unit weights 0.05-0.056."""
     rows = [row for row in published_rows() if "flaw_off" not in row]
+    unit = [row | {"method": "kinematical-unit", "max_dist_A": row["max_dist_A"] + 0.022 + shift, "n_obs": 370}
+            for row in rows if row["method"] == "kinematical"]  # fmt: skip
+    spread = [row | {"reduced": "spread", "max_dist_A": 0.04} for row in rows if row["seed"] in (1, 2)]
+    return rows, unit, spread
+
+
+def test_weights_of_the_kinematical_refinement_stand_beside_the_published_figures():
+    rows, unit, spread = weighed_rows()
     plain = paper.analyse(results(rows, ("reduced",)), {})
     assert "weights" not in plain.tables
-    unit = [row | {"method": "kinematical-unit", "max_dist_A": 0.05} for row in rows if row["method"] == "kinematical"]
-    spread = [row | {"reduced": "spread", "max_dist_A": 0.04} for row in rows if row["seed"] in (1, 2)]
     outcome = paper.analyse(results([*rows, *unit, *spread], ("reduced",)), {})
     by = outcome.tables["weights"].set_index("quantity").loc["max_dist_A"]
-    assert by[["published", "spread", "unit"]].tolist() == pytest.approx([0.0314, 0.04, 0.05])
-    assert by["model"] == pytest.approx(0.03)
-    assert by[["model_seeds", "spread_seeds", "unit_seeds"]].tolist() == [13, 2, 13]
-    assert by["between"] == "yes"
-    assert "refined" not in outcome.tables
-    kinematical = outcome.tables["table-2"].set_index(["method", "quantity"]).loc["kinematical"]
-    pd.testing.assert_frame_equal(
-        kinematical, plain.tables["table-2"].set_index(["method", "quantity"]).loc["kinematical"]
+    assert by[["published", "model", "spread", "unit"]].tolist() == pytest.approx([0.0314, 0.02925, 0.04, 0.05125])
+    assert by["seeds"] == 2  # those that all three have
+    assert by[["model_p5", "unit_p5"]].tolist() == pytest.approx([0.0273, 0.0493])  # of all 13
+    assert by["lies"] == "model"
+    assert not {"refined"} & set(outcome.tables)
+    pd.testing.assert_frame_equal(outcome.tables["table-2"], plain.tables["table-2"])
+    said = next(line for line in outcome.remarks if "maximal distance (Å) (ito-01)" in line)
+    assert "0.0400 (larger of internal and external s.u.)" in said
+    assert said.endswith("Published values against the 5-95 % ranges: 1 inside, error model.")
+
+
+@pytest.mark.parametrize(
+    ("published", "lies"), [(0.05, "unit"), (0.04, "between"), (0.01, "outside"), (0.2, "outside")]
+)
+def test_where_a_published_value_lies_by_the_ranges_of_the_weights(published, lies):
+    rows, unit, spread = weighed_rows()
+    table = weighting.weights_table(
+        results([*rows, *unit], ("reduced",)), results(spread, ("reduced",)), {"ito-01": {"kin_max_dist_A": published}}
     )
-    said = "1 of 1 published values lie within the ranges of these weights."
-    assert any(line.endswith(said) and "0.0400 (of counting or spread)" in line for line in outcome.remarks)
-    low = [row | {"max_dist_A": 0.001} if "max_dist_A" in row else row for row in [*rows, *unit, *spread]]
-    outcome = paper.analyse(results(low, ("reduced",)), {})
-    assert any(line.endswith("0 of 1 published values lie within the ranges of these weights, not ito-01.")
-               for line in outcome.remarks)  # fmt: skip
+    assert table.set_index("quantity").loc["max_dist_A", "lies"] == lies
+    few = results([row for row in (*rows, *unit) if row["seed"] < 5], ("reduced",))
+    table = weighting.weights_table(few, results(spread, ("reduced",)), {"ito-01": {"kin_max_dist_A": published}})
+    assert table.set_index("quantity").loc["max_dist_A", "lies"] == ""  # eight seeds are no range
+
+
+def test_a_reduction_that_no_table_would_have_is_refused():
+    grid = Study.model_validate(
+        {"name": "a", "analysis": "paper", "block": [{
+            "name": "b", "cases": ["ito-01"], "seeds": [1],
+            "axes": {"reduced": {"spred": {"reduce": {"merging": {"errors": "spread"}}}}},
+        }]}
+    )  # fmt: skip
+    with pytest.raises(InputError, match="no such reduction"):
+        paper.check_levels(points_of(grid, "default"))
 
 
 def test_sites_of_the_refined_models_stand_beside_the_published_ones(tmp_path):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from nanoed.studies.sweeps.analyses import curves, flaws, gaps, indicators, paper, sites, size_limit
+from nanoed.studies.sweeps.analyses import curves, flaws, indicators, paper, sites, size_limit
 from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Outcome
 
@@ -18,5 +18,5 @@ ANALYSES: Mapping[str, Callable[[pd.DataFrame, Mapping[str, Any]], Outcome]] = {
 }
 OF_MODELS: Mapping[str, Callable[[pd.DataFrame, sites.Models], Outcome]] = {"paper": sites.analyse}
 """What is shown beside an analysis, of the structures that the runs left."""
-CHECKS: Mapping[str, Callable[[Iterable[Point]], None]] = {"paper": gaps.check_levels}
+CHECKS: Mapping[str, Callable[[Iterable[Point]], None]] = {"paper": paper.check_levels}
 """What an analysis asks of the points of a grid, before anything runs."""

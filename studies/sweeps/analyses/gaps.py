@@ -42,7 +42,8 @@ LEAST_GAP: Mapping[str, Mapping[str, float]] = {
     "dynamical": {"r_obs_pct": 1.0, "max_dist_A": 0.005},
 }
 """Below these, or not named here: no gap."""
-UNITS = {"_deg": "°", "_pct": " %", "_nm": " nm", "_px": " px", "_mm": " mm", "_e_A2_s": " e/Å²/s"}
+UNITS = {"_deg": "°", "_pct": " %", "_nm": " nm", "_px": " px", "_mm": " mm", "_e_A2_s": " e/Å²/s",
+         "inelastic": " times the inelastic losses"}  # fmt: skip
 FLUX = "flux_e_A2_s"
 LEAST_PCT = 5
 """Of a gap, that something must close to be named."""
@@ -291,7 +292,7 @@ def _doubt(row: pd.Series, column: str) -> str:
 def _told(what: str, strength: float) -> str:
     """What was added in words, with its strength and unit."""
     ending = next((ending for ending in UNITS if what.endswith(ending)), "")
-    return f"{what.removesuffix(ending).replace('_', ' ')} {_with_unit(what, strength)}"
+    return f"{what.removesuffix(ending).replace('_', ' ')} {_with_unit(what, strength)}".strip()
 
 
 def _with_unit(what: str, strength: float) -> str:

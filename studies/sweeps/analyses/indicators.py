@@ -1,6 +1,6 @@
 """Is any reliability indicator informative? Rank correlation of the true error with what an experimenter can see.
 
-Settings: `error` (default av_dist_A), `indicators`.
+Settings: `error` (default av_dist_A), `indicators`, `methods` (default all).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ INDICATORS = (
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     """The table of correlations, per structure and method and over all structures, and the scatter behind it."""
     results, error = derived(results), settings.get("error", "av_dist_A")
+    results = results[results["method"].isin(settings.get("methods", results["method"].unique()))]
     indicators = list(settings.get("indicators", INDICATORS))
     table = correlations(results, error, indicators)
     columns = ["structure", "method", "case", "seed", error, *indicators]

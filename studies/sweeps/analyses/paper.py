@@ -3,14 +3,14 @@
 Blocks of the grid: those with axis `flaw_off` hold the runs with one flaw off, those with axis `added` runs with
 something more, those with axis `cations` the two distributions of cations, those with axis `reduced` another reduction
 of the same frames ("refined": orientations and scales refined before merging; "spread": other s.u.); all others are
-data sets of the tables.
+data sets of the tables. Method "kinematical-unit" stands beside in the table of weights alone.
 Published: cases/published.csv.  Means over the seeds are arithmetic, of distances too, as in the published tables.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,11 @@ from matplotlib.figure import Figure
 
 from nanoed.pipeline.page.drawing import styled
 from nanoed.pipeline.page.html import Cell, Table
+from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import load_case, shipped_cases
 from nanoed.studies.statistics import summarise
+from nanoed.studies.sweeps.analyses import gaps
 from nanoed.studies.sweeps.analyses.flaws import changes, draw_changes
-from nanoed.studies.sweeps.analyses.gaps import (
-    closing_table,
-    gap_sentences,
-    gap_table,
-    shown_closing,
-    shown_gaps,
-)
 from nanoed.studies.sweeps.analyses.treatments import (
     NAMES,
     OF_THE_DATA,
@@ -41,6 +36,7 @@ from nanoed.studies.sweeps.analyses.treatments import (
     treatment_table,
 )
 from nanoed.studies.sweeps.analyses.weighting import shown_weights, weights_sentences, weights_table
+from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import label, number, page_table
 from nanoed.studies.tables import published_value
@@ -73,6 +69,8 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 LEAST_SEEDS = 10
 """Below which a 5-95 % range is none."""
 DISTANCES = ("av_dist_A", "max_dist_A")
+REDUCED = ("", "refined", "spread")
+"""Levels of the axis `reduced`, and none."""
 FLAW_COLUMNS = ["r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A"]
 
 
@@ -87,7 +85,8 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     off, added, reduced = (_axis(results, name) for name in ("flaw_off", "added", "reduced"))
     plain = (off == "") & (added == "") & (reduced == "")
     main = results[plain & (_axis(results, "cations") != "random")]
-    everything = comparison(main, published)
+    unit = main["method"] == "kinematical-unit"
+    everything = comparison(main[~unit], published)
     tables: dict[str, pd.DataFrame] = {}
     shown: dict[str, tuple[Table, ...]] = {}
     for name, cases in TABLES.items():
@@ -105,7 +104,7 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
         shown["random-cations"] = (listed(tables["random-cations"], "its standard deviation"),)
     responsible = closing = refined = weighed = pd.DataFrame()
     drawings = {}
-    if (main["method"] == "kinematical-unit").any():
+    if unit.any():
         weighed = weights_table(main, results[reduced == "spread"], published)
         tables["weights"], shown["weights"] = weighed, (shown_weights(weighed),)
     if (reduced == "refined").any():
@@ -116,12 +115,12 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
         tables["flaws-off"] = responsible
         drawings["flaws-off"] = draw_changes(responsible, "flaw_off", FLAW_COLUMNS[:3], "flaws-off")
     if (added != "").any():
-        gaps = gap_table(results[added != ""], published, main)
-        closing = closing_table(gaps)
-        if len(gaps):
-            tables["gap"], shown["gap"] = gaps, (shown_gaps(gaps),)
+        found = gaps.gap_table(results[added != ""], published, main)
+        closing = gaps.closing_table(found)
+        if len(found):
+            tables["gap"], shown["gap"] = found, (gaps.shown_gaps(found),)
         if len(closing):
-            tables["gap-closing"], shown["gap-closing"] = closing, (shown_closing(closing, gaps),)
+            tables["gap-closing"], shown["gap-closing"] = closing, (gaps.shown_closing(closing, found),)
     radar = radar_table(everything)
     if len(radar):
         tables["radar"], shown["radar"] = radar, (listed(radar, "5 to 95 % of the seeds"),)
@@ -133,10 +132,21 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
         *weights_sentences(weighed),
         *as_refined(refined, main, results[reduced == "refined"], published),
         *responsibility(responsible),
-        *gap_sentences(closing),
+        *gaps.gap_sentences(closing),
     ]
     inorder = dict(sorted(tables.items(), key=lambda item: list(_TITLES).index(item[0])))
     return Outcome(tuple(remarks), inorder, drawings, shown, _TITLES)
+
+
+def check_levels(points: Iterable[Point]) -> None:
+    """Raise InputError for levels of `reduced` and `added` that no table would have."""
+    points = list(points)
+    for point in points:
+        level = point.labels.get("reduced", "")
+        if level not in REDUCED:
+            field = f"block.{point.block}.axes.reduced"
+            raise InputError("no such reduction", field=field, value=level, allowed=" or ".join(REDUCED[1:]))
+    gaps.check_levels(points)
 
 
 _TITLES = {
