@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import Case, Name, canonical_json, changed_case, shipped_cases
@@ -41,6 +41,9 @@ class Choice(_Part):
     skip: bool = False
 
 
+Choices = Annotated[tuple[Choice, ...], BeforeValidator(lambda given: [given] if isinstance(given, Mapping) else given)]
+
+
 class Block(_Part):
     """The product of cases, axes and seeds.
 
@@ -48,7 +51,7 @@ class Block(_Part):
     set : part of a case file, for all points of the block.
     axes : by name, either label -> part of a case file, or a list of values of the field that the axis is named
         after (`"experiment.instrument.flux_e_A2_s" = [1, 10]`).
-    default, quick : what a plain run and one with --quick take of it; --full takes everything.
+    default, quick : what a plain run and one with --quick take of it, one product or several; --full takes everything.
     """
 
     name: Name
@@ -56,8 +59,8 @@ class Block(_Part):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     set: dict[str, Any] = {}
     axes: dict[AxisName, Levels] = {}
-    default: Choice = Choice()
-    quick: Choice = Choice()
+    default: Choices = (Choice(),)
+    quick: Choices = (Choice(),)
 
     @field_validator("axes", mode="before")
     @classmethod
@@ -71,7 +74,7 @@ class Block(_Part):
         for name in self.axes:
             if name in (*RESULT_COLUMNS, "block"):
                 raise ValueError(f"axis {name} has the name of a column of the results")
-        for choice in (self.default, self.quick):
+        for choice in (*self.default, *self.quick):
             for name, labels in choice.axes.items():
                 known = self.axes.get(name)
                 if known is None:
@@ -83,11 +86,12 @@ class Block(_Part):
                 raise ValueError(f"cases {list(choice.cases or ())} are not all among {list(self.cases)}")
         return self
 
-    def chosen(self, extent: Extent) -> Block | None:
-        """The block cut down to what `extent` takes of it; None where that is nothing."""
-        choice = {"default": self.default, "quick": self.quick, "full": Choice()}[extent]
-        if choice.skip:
-            return None
+    def chosen(self, extent: Extent) -> list[Block]:
+        """The block cut down to each product that `extent` takes of it."""
+        choices = {"default": self.default, "quick": self.quick, "full": (Choice(),)}[extent]
+        return [self._cut(choice) for choice in choices if not choice.skip]
+
+    def _cut(self, choice: Choice) -> Block:
         axes = {
             name: {label: levels[label] for label in choice.axes.get(name, tuple(levels))}
             for name, levels in self.axes.items()
@@ -177,9 +181,10 @@ def load_study(name: str) -> Study:
 
 
 def points_of(study: Study, extent: Extent) -> list[Point]:
-    """Every point that `extent` takes, in the order of the file; raises InputError for a case that cannot be."""
-    blocks = [chosen for block in study.block if (chosen := block.chosen(extent)) is not None]
-    return [point for block in blocks for point in _points(block, study.set)]
+    """Every point that `extent` takes, once, in the order of the file; raises InputError for a case that cannot be."""
+    blocks = [part for block in study.block for part in block.chosen(extent)]
+    points = [point for block in blocks for point in _points(block, study.set)]
+    return list({(p.block, *p.labels.items(), p.case.digest): p for p in points}.values())
 
 
 def study_digest(study: Study, points: list[Point]) -> str:

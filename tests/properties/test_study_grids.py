@@ -48,6 +48,16 @@ def test_points_are_the_product_and_levels_change_their_fields(tmp_path):
     assert {p.case.seed for p in points_of(study, "quick")} == {2}
 
 
+def test_a_choice_of_several_products_has_every_point_once(tmp_path):
+    several = 'default = [{ seeds = [1] }, { axes = { size = ["large"] } }, { skip = true }]'
+    study = load_study(written(tmp_path, GRID.replace("default = { seeds = [1] }", several)))
+    found = [(p.labels["size"], p.case.seed) for p in points_of(study, "default")]
+    assert sorted(found) == sorted([("small", 1), ("large", 1), ("large", 2)] * 2)  # two fluxes
+    assert load_study(written(tmp_path, study.toml())) == study
+    with pytest.raises(InputError, match=r"no level 'huge'"):
+        load_study(written(tmp_path, GRID.replace("default = { seeds = [1] }", several.replace("large", "huge"))))
+
+
 def test_what_the_study_sets_holds_for_every_block_that_does_not_set_it_otherwise(tmp_path):
     common = "[set]\nmethods = ['dynamical']\nexperiment.flaws.ice_nm = 7.0\n[[block]]"
     other = "\n[[block]]\nname = 'c'\ncases = ['brookite-small']\nseeds = [1]\n"
