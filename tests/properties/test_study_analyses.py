@@ -55,6 +55,19 @@ def test_size_limit_finds_the_crossings_of_known_curves():
     assert by.loc[("kinematical", 0.02), "largest_is"] == "at least"
 
 
+def test_the_map_has_one_grid_for_all_protocols_and_is_empty_where_nothing_ran():
+    rows = [row | {"fluence": f} for row in sized(lambda d, *_: 0.1 / d) for f in ("1e2", "1e3")]
+    some = [row | {"scan": "rotation"} for row in rows if row["fluence"] == "1e3" and row["size_nm"] in ("5", "20")]
+    figure = size_limit.analyse(results([*rows, *some], AXES), {}).drawings["map"].figure
+    panels = {axes.get_title(loc="left") or axes.get_title(): axes for axes in figure.axes if axes.images}
+    numbers = {name: {text.get_text(): text.get_position() for text in axes.texts} for name, axes in panels.items()}
+    assert len(numbers["brookite, precession, dynamical"]) == 4  # the same of both fluences
+    upper = 1 - 0.22
+    found = numbers["brookite, rotation, dynamical"]
+    assert found == {"0.0200": (1, upper), "0.0050": (3, upper)}
+    assert [tick.get_text() for tick in panels["brookite, precession, dynamical"].get_yticklabels()] == ["10²", "10³"]
+
+
 def test_size_limit_marks_few_reflections_and_sizes_that_end_above():
     table = results(sized(lambda d, method, seed: 0.004 * d if method == "kinematical" else 0.3), AXES)
     outcome = size_limit.analyse(table, {})

@@ -236,13 +236,14 @@ def draw_map(accuracy: pd.DataFrame, reached: pd.DataFrame, least: float) -> Dra
     method = "dynamical" if (accuracy["method"] == "dynamical").any() else str(accuracy["method"].iloc[0])
     mine = accuracy[accuracy["method"] == method]
     panels = list(mine.groupby(["structure", "scan"], sort=False))
-    rows = mine["fluence"].nunique()
+    sizes, fluences = (np.unique(mine[axis].map(as_number)) for axis in ("size_nm", "fluence"))
+    rows = len(fluences)
     with styled():
         figure = Figure(figsize=(1.2 + 3.2 * min(len(panels), 2), 0.6 + (0.7 + 0.55 * rows) * -(-len(panels) // 2)),
                         layout="constrained")  # fmt: skip
         shown = figure.subplots(-(-len(panels) // 2), min(len(panels), 2), squeeze=False, sharey=True).ravel()
         for axes, ((structure, scan), part) in zip(shown, panels, strict=False):
-            image, sizes, fluences = _cells(axes, part)
+            image = _cells(axes, part, fluences, sizes)
             own = reached[(reached["structure"] == structure) & (reached["scan"] == scan)]
             _mark_smallest(axes, own[own["method"] == method], sizes, fluences)
             axes.set(title=f"{structure}, {scan}, {method}", xlabel=axis_label("size_nm"))
@@ -256,35 +257,41 @@ def draw_map(accuracy: pd.DataFrame, reached: pd.DataFrame, least: float) -> Dra
         if handles:
             figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     caption = (
-        "Average distance (Å) by size and fluence, geometric mean over the runs that did not fail; –: all failed;"
-        f" hatched: fewer than {least:g} observed reflections per parameter. Symbols and bars: the smallest size below"
-        " each limit and its 95 % interval, an arrow where the grid ends before the limit is met."
+        "Average distance (Å) by size and fluence, geometric mean over the runs that did not fail; empty: not run;"
+        f" –: all failed; hatched: fewer than {least:g} observed reflections per parameter. Symbols and bars: the"
+        " smallest size below each limit and its 95 % interval, an arrow where the grid ends before the limit is met."
     )
     return Drawing(figure, "limits", caption)
 
 
-def _cells(axes: Any, part: pd.DataFrame) -> tuple[Any, np.ndarray, np.ndarray]:
-    """The map of one panel; the image, and the sizes and fluences of its columns and rows."""
-    cells = part.assign(size=part["size_nm"].map(as_number), dose=part["fluence"].map(as_number))
-    table = cells.pivot(index="dose", columns="size", values="av_dist_A")
-    values = table.to_numpy(float)
-    few = cells.assign(few=part.get("few_reflections", "")).pivot(index="dose", columns="size", values="few")
+def _cells(axes: Any, part: pd.DataFrame, fluences: np.ndarray, sizes: np.ndarray) -> Any:
+    """The image of one panel, a row per fluence and a column per size; empty where nothing ran."""
+    cells = part.assign(
+        size=part["size_nm"].map(as_number),
+        dose=part["fluence"].map(as_number),
+        few=part.get("few_reflections", ""),
+    )
+    values, few, ran = (
+        cells.pivot(index="dose", columns="size", values=column).reindex(index=fluences, columns=sizes).to_numpy()
+        for column in ("av_dist_A", "few", "runs")
+    )
+    values = values.astype(float)
     image = axes.imshow(
         np.log10(values), origin="lower", aspect="auto", cmap="cividis", vmin=-3.5, vmax=-1
     )  # fmt: skip
-    for i, j in np.ndindex(table.shape):
+    for i, j in zip(*np.nonzero(pd.notna(ran)), strict=True):
         known = np.isfinite(values[i, j])
         colour = "white" if known and values[i, j] < 0.02 else INK
         axes.text(
             j, i - 0.22, f"{values[i, j]:.4f}" if known else "–", ha="center", va="center", fontsize=6, color=colour
         )
-        if few.to_numpy()[i, j] == "yes" or not known:
+        if few[i, j] == "yes" or not known:
             axes.add_patch(
                 Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="////", edgecolor=MUTED, linewidth=0)
             )
-    axes.set_xticks(range(table.shape[1]), [f"{x:g}" for x in table.columns])
-    axes.set_yticks(range(table.shape[0]), [power(f"{x:.0e}") for x in table.index])
-    return image, table.columns.to_numpy(float), table.index.to_numpy(float)
+    axes.set_xticks(range(len(sizes)), [f"{x:g}" for x in sizes])
+    axes.set_yticks(range(len(fluences)), [power(f"{x:.0e}") for x in fluences])
+    return image
 
 
 def _mark_smallest(axes: Any, reached: pd.DataFrame, sizes: np.ndarray, fluences: np.ndarray) -> None:
