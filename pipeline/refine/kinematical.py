@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from nanoed.pipeline.refine.normal import determined
 from nanoed.pipeline.refine.parameters import OFF_LATTICE, TWIN, Parameters, parameters_of
 from nanoed.pipeline.refine.result import Refinement
-from nanoed.pipeline.refine.statistics import agreement, unit_weights, weights
+from nanoed.pipeline.refine.statistics import agreement, as_refined, unit_weights, weights
 from nanoed.pipeline.spec import RefineSpec
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import ConvergenceError, InputError
@@ -46,7 +46,8 @@ def refine_kinematical(hkl: pd.DataFrame, model: Crystal, spec: RefineSpec) -> R
     statistics["max_shift_su"] = float(history["max_shift_su"].iloc[-1])
     statistics["g_max"] = spec.d_star_max
     if spec.weights != "errors":
-        statistics |= _as_refined(w, observed, scale * calculated, n_parameters, restraints)
+        chi2, norm = float(w @ (observed - scale * calculated) ** 2), float(w @ observed**2)
+        statistics |= as_refined(chi2, norm, len(data) - n_parameters, restraints)
     su = np.sqrt(np.diag(covariance))
     return Refinement(
         method="kinematical",
@@ -62,21 +63,6 @@ def refine_kinematical(hkl: pd.DataFrame, model: Crystal, spec: RefineSpec) -> R
         covariance=covariance[:-1, :-1],
         parametrised=parameters,
     )
-
-
-def _as_refined(
-    w: Array, observed: Array, calculated: Array, n_parameters: int, restraints: tuple[float, int]
-) -> dict[str, float]:
-    """wR (%) and GoF with the weights of the least squares, where these are not those of the errors."""
-    chi2, n_free = float(w @ (observed - calculated) ** 2), len(observed) - n_parameters
-    found = {
-        "wr_refined_pct": 100 * float(np.sqrt(chi2 / (w @ observed**2))),
-        "gof_refined": float(np.sqrt(chi2 / max(n_free, 1))),
-    }
-    cost, n_restraints = restraints
-    if n_restraints:
-        found["gof_refined_restrained"] = float(np.sqrt((chi2 + cost) / max(n_free + n_restraints, 1)))
-    return found
 
 
 def selected(hkl: pd.DataFrame, model: Crystal, spec: RefineSpec) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from nanoed.pipeline.refine.minimise import Fit
 from nanoed.pipeline.refine.normal import cost_of, scale_of
 from nanoed.pipeline.refine.problem import Problem, State, basis
 from nanoed.pipeline.refine.result import Refinement
-from nanoed.pipeline.refine.statistics import agreement, merged_r_obs_pct, r_obs_pct
+from nanoed.pipeline.refine.statistics import agreement, as_refined, merged_r_obs_pct, r_obs_pct
 from nanoed.pipeline.refine.uncertainties import frame_uncertainties
 
 Array = NDArray[np.float64]
@@ -89,12 +89,7 @@ def _fitted(
     n_free = max(len(used) + restraints[1] - n_parameters - n_tilts, 1)
     misfit = float(chi2 + restraints[0]) / n_free
     if spec.emphasis or spec.frame_weights != "errors":
-        statistics |= {
-            "wr_refined_pct": 100 * float(np.sqrt(chi2 / norm)),
-            "gof_refined": float(np.sqrt(chi2 / max(n_free - restraints[1], 1))),
-        }
-        if restraints[1]:
-            statistics["gof_refined_restrained"] = float(np.sqrt(misfit))
+        statistics |= as_refined(chi2, norm, len(used) - n_parameters - n_tilts, restraints)
     return statistics, misfit
 
 

@@ -29,6 +29,22 @@ def unit_weights(sigma: Array) -> Array:
     return np.full(len(sigma), 1 / float(np.mean(np.asarray(sigma) ** 2)))
 
 
+def as_refined(chi2: float, norm: float, n_free: int, restraints: tuple[float, int]) -> dict[str, float]:
+    """wR (%) and GoF with the weights of the least squares, where these are not those of the errors.
+
+    chi2, norm : sums of w (I_o - I_c)² and w I_o².  n_free : reflections less all that is refined.  restraints : as in
+    `agreement`.
+    """
+    found = {
+        "wr_refined_pct": 100 * float(np.sqrt(chi2 / norm)),
+        "gof_refined": float(np.sqrt(chi2 / max(n_free, 1))),
+    }
+    cost, n_restraints = restraints
+    if n_restraints:
+        found["gof_refined_restrained"] = float(np.sqrt((chi2 + cost) / max(n_free + n_restraints, 1)))
+    return found
+
+
 def r_factor(observed: Array, calculated: Array) -> float:
     """sum |F_o - F_c| / sum F_o of intensities (n,), with F = sqrt(max(I, 0)); fraction."""
     f_o, f_c = np.sqrt(np.maximum(observed, 0)), np.sqrt(np.maximum(calculated, 0))

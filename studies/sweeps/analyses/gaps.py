@@ -112,17 +112,17 @@ def gap_table(rows: pd.DataFrame, published: Published, tables: pd.DataFrame) ->
     closes_*_pct : change over gap, percent; NaN where the runs failed, nothing is published or no gap is.
     strength_for_*: where the figure, linear between the strengths tried, meets the published one; NaN: not within them.
     """
-    means = _with_share(tables).groupby(["case", "method"])[list(GAP_COLUMNS)].mean()
+    means = with_share(tables).groupby(["case", "method"])[list(GAP_COLUMNS)].mean()
     each = [_of_block(str(name), block, published, means) for name, block in rows.groupby("block", sort=False)]
     return pd.concat([table for table in each if len(table)] or [pd.DataFrame()], ignore_index=True)
 
 
-def _with_share(rows: pd.DataFrame) -> pd.DataFrame:
+def with_share(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(observed_pct=100 * rows["n_obs"] / rows["n_all"])
 
 
 def _of_block(name: str, rows: pd.DataFrame, published: Published, means: pd.DataFrame) -> pd.DataFrame:
-    rows = _with_share(rows)
+    rows = with_share(rows)
     table = changes(rows, "added", "none", list(GAP_COLUMNS))
     if table.empty:
         return table
@@ -137,7 +137,7 @@ def _of_block(name: str, rows: pd.DataFrame, published: Published, means: pd.Dat
     keys = list(zip(table["case"], table["method"], strict=True))
     for column in GAP_COLUMNS:
         base = [float((means if key in means.index else own)[column][key]) for key in keys]
-        goal = [_published(published.get(case, {}), method, column) for case, method in keys]
+        goal = [published_figure(published.get(case, {}), method, column) for case, method in keys]
         least = [LEAST_GAP.get(method, {}).get(column, math.inf) for _, method in keys]
         short = column.removesuffix("_pct")
         gap = np.subtract(goal, base)
@@ -148,7 +148,7 @@ def _of_block(name: str, rows: pd.DataFrame, published: Published, means: pd.Dat
     return table
 
 
-def _published(case: Mapping[str, str], method: str, column: str) -> float:
+def published_figure(case: Mapping[str, str], method: str, column: str) -> float:
     if column != "observed_pct":
         return published_value(case, method, column)
     return 100 * published_value(case, method, "n_obs") / (published_value(case, method, "n_all") or math.nan)

@@ -25,6 +25,7 @@ from nanoed.studies.statistics import summarise
 from nanoed.studies.sweeps.analyses import gaps
 from nanoed.studies.sweeps.analyses.flaws import changes, draw_changes
 from nanoed.studies.sweeps.analyses.treatments import (
+    LEAST_SEEDS,
     NAMES,
     OF_THE_DATA,
     REFINED_CAPTION,
@@ -66,8 +67,6 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "table-2": ("ito-01", "ito-02", "ito-03", "anatase"),
     "table-4": ("mgti2o5",),
 }
-LEAST_SEEDS = 10
-"""Below which a 5-95 % range is none."""
 DISTANCES = ("av_dist_A", "max_dist_A")
 REDUCED = ("", "refined", "spread")
 """Levels of the axis `reduced`, and none."""

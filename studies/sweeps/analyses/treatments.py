@@ -19,6 +19,8 @@ TREATMENTS = ("dynamical", "kinematical", "kinematical-frames", "kinematical-non
 TREATED = ("ito-01", "ito-02")
 WITHIN: Mapping[str, float] = {"r_obs_pct": 5.0, "r_int_pct": 6.0}
 """Points within which a kinematical figure agrees with the published one."""
+LEAST_SEEDS = 10
+"""Below which a 5-95 % range is none."""
 NAMES = {"r_obs_pct": "R_obs", "r_int_pct": "R_int"}
 REFINED_CAPTION = (
     "Published, simulated (tilts of the stage, one scale) and refined (orientations and scales of the frames from their"

@@ -15,18 +15,16 @@ import pandas as pd
 
 from nanoed.pipeline.page.html import Cell, Table
 from nanoed.studies.statistics import summarise
+from nanoed.studies.sweeps.analyses.gaps import published_figure, with_share
+from nanoed.studies.sweeps.analyses.treatments import LEAST_SEEDS, Published
 from nanoed.studies.sweeps.shown import label, number
-from nanoed.studies.tables import published_value
 
-Published = Mapping[str, Mapping[str, str]]
 WEIGHTS: Mapping[str, str] = {
     "model": "s.u. of the error model",
     "spread": "larger of internal and external s.u.",
     "unit": "unit weights",
 }
 WEIGHED = ("r_obs_pct", "observed_pct", "av_dist_A", "max_dist_A")
-LEAST_SEEDS = 10
-"""Below which a 5-95 % range is none."""
 CAPTION = (
     "Kinematical refinement of averaged data by the weights of its intensities, arithmetic means over the seeds that"
     " all three have: 1 / (σ² + (0.02 I)²) with two kinds of σ, of which the second also changes the means of"
@@ -47,7 +45,7 @@ def weights_table(main: pd.DataFrame, spread: pd.DataFrame, published: Published
         "spread": spread[spread["method"] == "kinematical"],
         "unit": main[main["method"] == "kinematical-unit"],
     }
-    sources = {name: rows.assign(observed_pct=100 * rows["n_obs"] / rows["n_all"]) for name, rows in sources.items()}
+    sources = {name: with_share(rows) for name, rows in sources.items()}
     rows = []
     for dataset in dict.fromkeys(sources["unit"]["case"]):
         mine = {name: found[found["case"] == dataset].set_index("seed") for name, found in sources.items()}
@@ -60,20 +58,13 @@ def _row(mine: Mapping[str, pd.DataFrame], column: str, published: Mapping[str, 
     values = {name: found[column].dropna() for name, found in mine.items()}
     there = [set(found.index) for found in values.values() if len(found)]
     common = sorted(set.intersection(*there)) if there else []
-    row: dict[str, Any] = {"published": _published(published, column), "seeds": len(common)}
+    row: dict[str, Any] = {"published": published_figure(published, "kinematical", column), "seeds": len(common)}
     row |= {name: values[name].reindex(common).mean() for name in WEIGHTS}
     for name in ("model", "unit"):
         numbers = summarise(values[name])
         enough = numbers["n"] >= LEAST_SEEDS
         row |= {f"{name}_{end}": numbers[end] if enough else math.nan for end in ("p5", "p95")}
     return row | {"lies": _lies(row)}
-
-
-def _published(published: Mapping[str, str], column: str) -> float:
-    if column != "observed_pct":
-        return published_value(published, "kinematical", column)
-    seen, listed = (published_value(published, "kinematical", name) for name in ("n_obs", "n_all"))
-    return 100 * seen / listed
 
 
 def _lies(row: Mapping[str, Any]) -> str:
