@@ -6,7 +6,6 @@ themselves when the field is None.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import gemmi
@@ -26,6 +25,7 @@ from nanoed.pipeline.part import Part
 from nanoed.pipeline.refine.spec import RefineSpec as RefineSpec
 from nanoed.pipeline.refine.spec import ThicknessSpec as ThicknessSpec
 from nanoed.pipeline.solve.spec import SolveSpec as SolveSpec
+from nanoed.sim.physics.crystal import SOUND_CELL, sound_cell
 from nanoed.sim.physics.errors import InputError
 
 Cell = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
@@ -40,14 +40,6 @@ def _formula(text: str) -> str:
 
 
 Formula = Annotated[str, AfterValidator(_formula)]
-
-
-def _closes(cell: Cell) -> bool:
-    """Whether three axes can enclose the cell's angles: the square of volume / (a b c) is positive."""
-    if max(cell[3:]) >= 180:
-        return False
-    x, y, z = (math.cos(math.radians(angle)) for angle in cell[3:])
-    return 1 - x * x - y * y - z * z + 2 * x * y * z > 1e-6
 
 
 class NoiseSpec(Part):
@@ -389,8 +381,8 @@ class ReduceSpec(Part):
     @field_validator("cell", "reference_cell")
     @classmethod
     def _closing(cls, value: Cell | None) -> Cell | None:
-        if value is not None and not _closes(value):
-            raise ValueError("not a cell: its angles (degrees) must be below 180 and span a volume")
+        if value is not None and not sound_cell(value):
+            raise ValueError(f"not a cell: {SOUND_CELL}")
         return value
 
     @property

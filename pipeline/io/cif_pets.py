@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nanoed.pipeline.io.ins import sound_cell
-from nanoed.sim.physics.crystal import read_document
+from nanoed.sim.physics.crystal import read_document, sound_cell
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.files import write_whole
 from nanoed.sim.physics.geometry import frame_matrix

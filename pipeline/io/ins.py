@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
+from nanoed.sim.physics.crystal import SOUND_CELL, sound_cell
 from nanoed.sim.physics.errors import InputError
 
-CELL_LINE = "wavelength a b c alpha beta gamma: lengths to 10⁴ Å, angles from 1 to below 180° that close a cell"
+CELL_LINE = f"wavelength a b c alpha beta gamma: {SOUND_CELL}"
 Cell = tuple[float, float, float, float, float, float]
 Index = NDArray[np.int64]
 
@@ -58,10 +58,3 @@ def _rotation(text: str) -> Index:
     if (matrix % gemmi.Op.DEN).any() or np.abs(whole).max() > 1 or abs(round(np.linalg.det(whole))) != 1:
         raise ValueError("not a symmetry operation")
     return whole
-
-
-def sound_cell(cell: Sequence[float]) -> bool:
-    """Whether a, b, c (Å, to 10⁴) and alpha, beta, gamma (degrees, from 1 to below 180) are those of a cell."""
-    lengths, angles = cell[:3], cell[3:]
-    inside = 0 < min(lengths) <= max(lengths) <= 1e4 and 1 <= min(angles) <= max(angles) < 180
-    return bool(np.isfinite(cell).all() and inside and gemmi.UnitCell(*cell).volume > 0)

@@ -11,9 +11,9 @@ import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
-from nanoed.pipeline.io.ins import CELL_LINE, sound_cell
+from nanoed.pipeline.io.ins import CELL_LINE
 from nanoed.pipeline.refine.sites import equivalent_weights
-from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.crystal import Crystal, sound_cell
 from nanoed.sim.physics.errors import InputError
 
 Array = NDArray[np.float64]
@@ -101,7 +101,7 @@ def _numbers(cells: list[str]) -> bool:
 
 def _crystal(found: _Lines, path: Path) -> Crystal:
     cell = found.cell[1:]
-    if len(cell) != 6 or not (sound_cell(cell) and gemmi.UnitCell(*cell).is_crystal()):
+    if len(cell) != 6 or not sound_cell(cell):
         raise InputError("no sound cell", file=path, field="CELL", value=found.cell, allowed=CELL_LINE)
     if not found.atoms:
         raise InputError("no atoms", file=path, field="SFAC", allowed="a .res, or an .ins with atoms")

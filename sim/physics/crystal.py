@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 SAME_SITE_A = 0.02
 """Two images of a site closer than this (Å) are one atom."""
+SOUND_CELL = "lengths to 10⁴ Å but not a = 1, angles from 1 to below 180° that close a cell"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,13 +55,8 @@ class Crystal:
             and np.isfinite(self.u_iso).all()
         ):
             raise InputError("coordinates, occupancies and U must be finite", field="xyz, occupancy, u_iso")
-        angles = np.array(self.cell[3:])
-        if min(self.cell[:3]) <= 0 or angles.min() <= 0 or angles.max() >= 180:
-            raise InputError(
-                "not a cell", field="cell", value=self.cell, allowed="lengths > 0 Å, angles 0 to 180°"
-            )
-        if not _unit_cell(self.cell).volume > 0:
-            raise InputError("these angles close no cell", field="cell", value=self.cell)
+        if not sound_cell(self.cell):
+            raise InputError("not a cell", field="cell", value=self.cell, allowed=SOUND_CELL)
         _operations(self.spacegroup)
 
     @property
@@ -131,6 +128,16 @@ class Crystal:
         square = np.square((d - np.rint(d)) @ self.frac_to_cart.T).sum(axis=2)
         by = np.flatnonzero((square < SAME_SITE_A**2).argmax(axis=1) == np.arange(len(images)))
         return by, images[by]
+
+
+def sound_cell(cell: Sequence[float]) -> bool:
+    """Whether a, b, c (Å) and alpha, beta, gamma (degrees) are those of a cell: SOUND_CELL (a = 1 is none in CIF)."""
+    lengths, angles = cell[:3], cell[3:]
+    inside = 0 < min(lengths) <= max(lengths) <= 1e4 and 1 <= min(angles) <= max(angles) < 180
+    if not (inside and np.isfinite(cell).all()):
+        return False
+    found = gemmi.UnitCell(*cell)
+    return bool(found.is_crystal() and found.volume > 0)
 
 
 @lru_cache(maxsize=64)

@@ -160,7 +160,7 @@ def test_cif_path_in_a_case_is_relative_to_the_case(tmp_path):
         ('methods=["dynamical", "dynamical"]', ["methods", "twice"]),
         ("reduce.positions.reach_px=[5.0]", ["reduce.positions", "equally long"]),
         ("reduce.cell=[9.0, 5.0, 5.0, 90, 90, 180]", ["reduce.cell", "below 180"]),
-        ("reduce.cell=[9.0, 5.0, 5.0, 60, 60, 150]", ["reduce.cell", "span a volume"]),
+        ("reduce.cell=[9.0, 5.0, 5.0, 60, 60, 150]", ["reduce.cell", "close a cell"]),
         ("reduce.composition=Tj2O", ["reduce.composition", "known elements", "Tj2O"]),
         ("experiment.protocol.tilt_step_deg=1e-9", ["tilt_step_deg", "more than 100000"]),
         ("seed", ["--set", "field.name=VALUE"]),
