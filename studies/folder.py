@@ -30,6 +30,10 @@ _REFUSALS = {
 }
 
 
+class CannotWriteError(InputError):
+    """A disk that is full, read-only or not there: of the moment, not of what was to be computed."""
+
+
 @contextmanager
 def placed(out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0) -> Iterator[Path]:
     """A fresh folder beside `out` that takes its place at the end; nothing is left of it after an error.
@@ -118,7 +122,7 @@ def _settle(folder: Path) -> None:
 
 @contextmanager
 def refusals(out: Path) -> Iterator[None]:
-    """Turn what the system says of a full, read-only or missing disk into an InputError about `out`."""
+    """Turn what the system says of a full, read-only or missing disk into a CannotWriteError about `out`."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -128,7 +132,7 @@ def refusals(out: Path) -> Iterator[None]:
         if code not in _REFUSALS:
             raise
         assert code is not None
-        raise InputError(
+        raise CannotWriteError(
             f"cannot write: {os.strerror(code)}",
             file=out,
             field="--out",

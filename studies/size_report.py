@@ -24,7 +24,7 @@ from nanoed.studies.figures import SERIES
 from nanoed.studies.page_parts import Source, plain
 from nanoed.studies.settings import read_toml
 from nanoed.studies.statistics import AS_PUBLISHED, summarise
-from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
+from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS, without_failed
 
 GOALS_A = (0.02, 0.01)  # average distances from the truth that the size limit is asked for
 GROUP = ["structure", "protocol", "fluence_e_A2", "method", "equiv_diameter_nm"]
@@ -53,7 +53,7 @@ def size_report(folder: Path, pdf: bool = False) -> Path:
 
 
 def read_many(path: Path) -> pd.DataFrame:
-    """The rows of many runs: text columns as str, the others as float with NaN. Raises InputError."""
+    """The rows of many runs, `without_failed`: text columns as str, the others as float with NaN. Raises InputError."""
     try:
         lines = path.read_text("utf-8").splitlines(keepends=True)
         text = "".join(line for line in lines if not line.startswith("#"))
@@ -68,7 +68,7 @@ def read_many(path: Path) -> pd.DataFrame:
     missing = [column for column in RESULT_COLUMNS if column not in table]
     if missing or table.empty:
         raise InputError("not a table of results", file=path, field=missing[0] if missing else None)
-    return table
+    return without_failed(table)
 
 
 def accuracy_table(results: pd.DataFrame, geometric: bool = True) -> pd.DataFrame:

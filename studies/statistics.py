@@ -99,18 +99,34 @@ def reach_below(values: dict[float, Sequence[float]], limit: float, rng: np.rand
 
     values : size -> replicates; one that failed is NaN and counts as infinite. Ends are interpolated between the two
     sizes linearly in the logarithms, or stand at the size below where the other has a failure. Intervals: the ends for
-    log means drawn from their t distribution about those found, the variance of the logarithms pooled over the sizes;
-    they are NaN with fewer than two replicates, and where an end is open they tell only how often it would be found
-    inside.
+    log means drawn from their t distribution about those found, the variance of the logarithms pooled over the sizes,
+    and reaching to the size with a failure where that ends the range; they are NaN with fewer than two replicates, and
+    where an end is open they tell only how often it would be found inside.
     """
     sizes = np.array(sorted(values))
     replicates = [np.nan_to_num(np.asarray(values[s], float), nan=math.inf) for s in sizes]
-    low, high, open_low, open_high = _ends(sizes, np.array([_log_mean(v) for v in replicates]), limit)
+    log_means = np.array([_log_mean(v) for v in replicates])
+    low, high, open_low, open_high = _ends(sizes, log_means, limit)
     drawn = np.full((DRAWS, 2), math.nan)
     if min(len(v) for v in replicates) > 1:
         drawn = np.array([_ends(sizes, row, limit)[:2] for row in _drawn_log_means(replicates, rng)])
-    intervals = [_percentiles(drawn[:, i]) for i in (0, 1)]
-    return Reach(low, intervals[0], open_low, high, intervals[1], open_high)
+    lowest, highest = (_percentiles(drawn[:, i]) for i in (0, 1))
+    failed = _failed_beyond(sizes, log_means, low, -1), _failed_beyond(sizes, log_means, high, 1)  # NaN moves no end
+    return Reach(
+        low,
+        (min(lowest[0], failed[0]), lowest[1]),
+        open_low,
+        high,
+        (highest[0], max(highest[1], failed[1])),
+        open_high,
+    )
+
+
+def _failed_beyond(sizes: Array, log_means: Array, end: float, step: int) -> float:
+    """The next size beyond an end, where it has a failure; else NaN."""
+    beyond = np.flatnonzero(sizes == end) + step
+    beyond = beyond[(beyond >= 0) & (beyond < len(sizes))]
+    return float(sizes[beyond[0]]) if len(beyond) and np.isinf(log_means[beyond[0]]) else math.nan
 
 
 def _log_mean(values: Array) -> float:

@@ -26,6 +26,12 @@ TEXT_COLUMNS = frozenset((*RESULT_COLUMNS[:9], "method", "status", "message", "a
 INTEGER_COLUMNS = frozenset(("seed", "n_frames", "n_all", "n_obs", "n_par", "n_azimuth", "adp_npd"))
 METHODS = ("kinematical", "kinematical-unit", "kinematical-nonaveraged", "kinematical-frames", "dynamical", "powder")
 STATUSES = ("ok", "not_converged", "failed")
+OF_A_REFINEMENT = tuple(
+    name
+    for name in (*RESULT_COLUMNS[RESULT_COLUMNS.index("n_all") : RESULT_COLUMNS.index("cell_err_pct")], "thickness_A")
+    if name not in TEXT_COLUMNS
+)
+"""Numbers that a refinement gives; the others are of the data and their reduction."""
 
 # named alike in results.csv and, after the method's prefix, in the published tables
 _PUBLISHED_PER_METHOD = frozenset(
@@ -69,6 +75,12 @@ def _cell(column: str, value: Any) -> str:
     if not math.isfinite(float(value)):
         raise ValueError(f"results.csv: {column} is {value}, which is not a finite number")
     return str(int(value)) if column in INTEGER_COLUMNS else format(float(value), ".6g")
+
+
+def without_failed(results: pd.DataFrame) -> pd.DataFrame:
+    """The results without the numbers (NaN) of refinements that have not ended well, of whatever they may have left."""
+    kept = results["status"] == "ok"
+    return results.assign(**{name: results[name].where(kept) for name in OF_A_REFINEMENT if name in results})
 
 
 def write_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -191,9 +191,9 @@ def _spots(case: Case, crystal: Crystal) -> float:
 
 MATRIX_PRODUCT_S = 0.0053
 SECONDS: dict[str, dict[str, float]] = {
-    "simulate": {"frame": 0.0407, "bloch": 0.261, "multislice": 0.048},
-    "reduce": {"series": 0.224, "series spot": 0.28, "serial": 0.0801},
-    "kinematical": {"run": 0.353},
-    "kinematical-frames": {"spot": 4.66, "slope": 0.41},
-    "frames": {"slope": 0.706},
+    "simulate": {"frame": 0.0634, "bloch": 0.221, "multislice": 0.048},
+    "reduce": {"run": 9.29, "series": 0.0681, "series spot": 1.17, "serial": 0.0308},
+    "kinematical": {"run": 0.312},
+    "kinematical-frames": {"run": 13.2, "slope": 0.189},
+    "frames": {"run": 10.2, "slope": 0.427},
 }

@@ -31,7 +31,7 @@ from nanoed.studies.sweeps.shown import page_table
 from nanoed.studies.sweeps.store import MARK, Store, claimed
 from nanoed.studies.sweeps.sweep import Sweep, results_table, run_points
 from nanoed.studies.sweeps.task import run_point
-from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
+from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS, without_failed
 
 Tell = Callable[[str], None]
 
@@ -138,7 +138,7 @@ def header_of(study: Study, extent: Extent, points: Sequence[Point]) -> str:
 
 
 def read_study_results(text: str, axes: Sequence[str]) -> pd.DataFrame:
-    """The results of a study: block, axes and text columns as str, the others as float with NaN."""
+    """The results of a study, `without_failed`: block, axes and text columns as str, the others as float with NaN."""
     lines = [line for line in text.splitlines(keepends=True) if not line.startswith("#")]
     table = pd.read_csv(io.StringIO("".join(lines)), dtype=str, keep_default_na=False)
     for column in table.columns:
@@ -146,7 +146,7 @@ def read_study_results(text: str, axes: Sequence[str]) -> pd.DataFrame:
             table[column] = pd.to_numeric(table[column].where(table[column] != ""), errors="raise").astype(
                 float
             )
-    return table
+    return without_failed(table)
 
 
 def summary(results: pd.DataFrame, axes: Sequence[str], analysis: str = "summary") -> pd.DataFrame:

@@ -16,6 +16,7 @@ from nanoed.sim.physics.files import write_whole
 from nanoed.sim.protocol import nominal_alpha_deg
 from nanoed.studies.case import Case
 from nanoed.studies.console import plain_warnings
+from nanoed.studies.folder import CannotWriteError
 from nanoed.studies.rows import asked_for
 from nanoed.studies.run import run_case
 from nanoed.studies.tables import write_results
@@ -36,7 +37,7 @@ def run_point(document: Mapping[str, Any], key: str, scratch: str | None) -> Don
 
     key : of the run as the client has it; where the sources of the worker make another, that is handed back, no run.
     scratch : folder for the frames while the run lasts; None: the system's.  Only a full or forbidden disk and
-    lack of memory are raised.
+    lack of memory are raised: they are no result, and a later sweep tries again.
     """
     plain_warnings()
     case = Case.model_validate(document)
@@ -49,7 +50,7 @@ def run_point(document: Mapping[str, Any], key: str, scratch: str | None) -> Don
         began = process_time()
         try:
             run_case(case, out, workers=1, keep="results", page=False)
-        except (OSError, MemoryError):
+        except (OSError, MemoryError, CannotWriteError):
             raise
         except Exception as error:
             _write_failure(case, out, error, process_time() - began)

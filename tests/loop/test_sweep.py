@@ -1,5 +1,6 @@
 """Studies: a killed one goes on and repeats nothing, the table does not depend on the workers, failures are rows."""
 
+import errno
 import json
 import os
 import signal
@@ -13,12 +14,14 @@ import pytest
 import sweep_tasks
 
 from nanoed.sim.physics.errors import InputError
+from nanoed.studies import folder
+from nanoed.studies.case import load_case
 from nanoed.studies.sweeps.cluster import connected, threads_of
 from nanoed.studies.sweeps.grid import Study
 from nanoed.studies.sweeps.store import claimed
 from nanoed.studies.sweeps.study import run_study
 from nanoed.studies.sweeps.sweep import held_seconds
-from nanoed.studies.sweeps.task import _files
+from nanoed.studies.sweeps.task import _files, run_point
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -130,6 +133,16 @@ def test_what_a_task_hands_back_does_not_name_its_scratch_folder(tmp_path):
         (out / "results.csv").write_text(text, encoding="utf-8")
         tables.append(_files(out)["results.csv"])
     assert tables == 2 * [b"data/frames.h5: no peaks in "]
+
+
+def test_a_full_disk_is_no_result(tmp_path, monkeypatch):
+    def full(path, size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(folder, "_reserve", full)
+    case = load_case("brookite-small")
+    with pytest.raises(folder.CannotWriteError, match="No space left"):
+        run_point(case.document, case.run_key, str(tmp_path))
 
 
 def test_folder_in_use_or_of_something_else_is_refused(tmp_path, notes):

@@ -101,8 +101,10 @@ def test_grid_that_ends_too_early_and_one_that_never_gets_there_say_so():
 
 
 def test_failed_run_counts_as_above_every_limit():
-    values = {5.0: [math.nan, 0.001, 0.001], 10.0: [0.01] * 3, 20.0: [0.005] * 3}
-    assert reach_below(values, 0.02, np.random.default_rng(1)).lowest == 10
+    values = {5.0: [math.nan, 0.001, 0.001], 10.0: [0.01] * 3, 20.0: [0.005] * 3, 40.0: [math.nan, 0.005, 0.005]}
+    found = reach_below(values, 0.02, np.random.default_rng(1))
+    assert (found.lowest, found.highest) == (10, 20)
+    assert (found.lowest_interval, found.highest_interval) == ((5, 10), (20, 40))
 
 
 def test_paired_change_cancels_what_the_seeds_share():

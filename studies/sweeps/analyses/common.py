@@ -33,7 +33,7 @@ ARITHMETIC = "arithmetic means over the seeds, of distances too"
 
 
 def derived(results: pd.DataFrame) -> pd.DataFrame:
-    """The results with obs_per_par and hand_right (1 or 0); numbers of failed rows are NaN already."""
+    """The results with obs_per_par and hand_right (1 or 0); of results `without_failed`."""
     hand = results["hand_z"]
     return results.assign(
         obs_per_par=results["n_obs"] / results["n_par"],
