@@ -82,13 +82,13 @@ def placed(out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0)
 
 
 @contextmanager
-def alone(out: Path) -> Iterator[None]:
+def alone(out: Path, option: str = "--out") -> Iterator[None]:
     """Hold the lock of an output folder, a file beside it that lives as long as the command does.
 
     Raises InputError where another process holds it; a lock that a killed process left behind holds nobody up.
     """
     path = out.with_name(f".{out.name}.lock")
-    with refusals(out):
+    with refusals(out, option):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,7 +97,7 @@ def alone(out: Path) -> Iterator[None]:
         except BlockingIOError as error:
             os.close(handle)
             raise InputError(
-                "in use", file=out, field="--out", allowed="a folder that no other command is writing"
+                "in use", file=out, field=option, allowed="a folder that no other command is writing"
             ) from error
     try:
         yield
@@ -121,7 +121,7 @@ def _settle(folder: Path) -> None:
 
 
 @contextmanager
-def refusals(out: Path) -> Iterator[None]:
+def refusals(out: Path, option: str = "--out") -> Iterator[None]:
     """Turn what the system says of a full, read-only or missing disk into a CannotWriteError about `out`."""
     try:
         yield
@@ -135,7 +135,7 @@ def refusals(out: Path) -> Iterator[None]:
         raise CannotWriteError(
             f"cannot write: {os.strerror(code)}",
             file=out,
-            field="--out",
+            field=option,
             allowed="a writable folder with free space",
         ) from error
 

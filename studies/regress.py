@@ -245,7 +245,7 @@ def _update(baseline: Path, case: Case, now: Found, reason: str, verdicts: list[
     moved = [f"{v.method} {v.column} {v.reference} -> {v.now}".strip() for v in verdicts if v.verdict != "ok"]
     what = "; ".join(moved) or "nothing beyond the tolerances"
     stages = "".join(f"{stage},{ratio:.1f}\n" for stage, ratio in now.speed.items())
-    with refusals(baseline):
+    with refusals(baseline, "--baseline"):
         baseline.mkdir(parents=True, exist_ok=True)
         write_whole(baseline / f"{case.name}.csv", head + now.text)
         write_whole(baseline / f"{case.name}-speed.csv", f"{head}stage,matrix_products\n{stages}")

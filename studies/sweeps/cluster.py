@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ def connected(workers: int, scheduler: str | None) -> Iterator[Client]:
     """A client of `workers` single-threaded processes of this machine, or of the scheduler at tcp://… or tls://….
 
     The cluster of this machine listens on 127.0.0.1 alone, speaks TLS with certificates made for this once, and its
-    web server has no pages. Certificates for a tls:// scheduler are those of Dask's own configuration.
+    web server has no pages of Dask's. Certificates for a tls:// scheduler are those of Dask's own configuration.
     Raises InputError where the scheduler cannot be reached.
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -65,6 +64,26 @@ def connected(workers: int, scheduler: str | None) -> Iterator[Client]:
         yield client
 
 
+def reach(address: str, tell: Callable[[str], None]) -> None:
+    """Tell what is odd about a scheduler that runs already.
+
+    Raises InputError where none answers, and where its workers cannot load nanoed.
+    """
+    with _existing(address) as client:
+        if not client.scheduler_info()["workers"]:
+            tell("the scheduler has no workers yet; waiting for them")
+        try:
+            threads = threads_of(client)
+        except ImportError as error:
+            raise InputError(
+                f"its workers cannot load nanoed ({error})", field="--scheduler", value=address,
+                allowed="workers with the sources of this program",
+            ) from error  # fmt: skip
+        if max(threads.values(), default=1) > 1:
+            wanted = " ".join(f"{name}={count}" for name, count in ONE_THREAD.items())
+            tell(f"the workers' libraries use several threads each: start them with {wanted}")
+
+
 def threads_of(client: Client) -> dict[str, int]:
     """The most threads that the numerical libraries of each worker would use, by address."""
     found: dict[str, int] = client.run(_threads)
@@ -95,6 +114,4 @@ def _existing(address: str) -> Iterator[Client]:
         what = " ".join(str(error).split())[:160]
         raise InputError(f"no scheduler there ({what})", field="--scheduler", value=address) from error
     with client:
-        if not client.scheduler_info()["workers"]:
-            print("nanoed: the scheduler has no workers yet; waiting for them", file=sys.stderr)
         yield client

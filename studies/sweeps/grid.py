@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import Case, Name, canonical_json, changed_case, shipped_cases
@@ -21,7 +29,17 @@ from nanoed.studies.tables import RESULT_COLUMNS
 
 SHIPPED = Path(__file__).parent / "shipped"
 Extent = Literal["default", "quick", "full"]
-Levels = Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+
+
+def _without_seed(part: dict[str, Any]) -> dict[str, Any]:
+    if "seed" in part:
+        raise ValueError("seeds are given by `seeds` of the block")
+    return part
+
+
+Changes = Annotated[dict[str, Any], AfterValidator(_without_seed)]
+"""Part of a case file; the seed is no part of it."""
+Levels = Annotated[dict[str, Changes], Field(min_length=1)]
 AxisName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 
 
@@ -57,7 +75,7 @@ class Block(_Part):
     name: Name
     cases: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-    set: dict[str, Any] = {}
+    set: Changes = {}
     axes: dict[AxisName, Levels] = {}
     default: Choices = (Choice(),)
     quick: Choices = (Choice(),)
@@ -112,7 +130,7 @@ class Study(_Part):
     title: str = ""
     analysis: Name = "summary"
     settings: dict[str, Any] = {}
-    set: dict[str, Any] = {}
+    set: Changes = {}
     block: Annotated[tuple[Block, ...], Field(min_length=1)]
 
     @field_validator("block")

@@ -16,6 +16,8 @@ from nanoed.studies.sweeps.shown import page_table
 
 WIDE = 4.5
 """Inches; what is wider stands alone on the page."""
+TAKEN = frozenset(("results", "summary", "failures", "sweep", "study", "index", "report"))
+"""Names of files of a study that are no table of its analysis."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

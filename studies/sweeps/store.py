@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,6 +62,30 @@ class Store:
         """Remove what a killed study left half-written."""
         for path in self.folder.glob(".*.partial-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def held(out: Path, runs: Path | None) -> Iterator[Store]:
+    """The store of a study's runs, in `runs` or `out`/runs, while the locks of both folders are held.
+
+    Where `runs` is refused, nothing is made of `out`. Raises InputError.
+    """
+    if runs is None:
+        with claimed(out), alone((out / "runs").absolute()):
+            yield Store(out / "runs")
+        return
+    runs = runs.absolute()
+    with refusals(runs, "--runs"):
+        if runs.exists() and not runs.is_dir():
+            raise InputError("not a folder", file=runs, field="--runs", allowed="a folder")
+        runs.parent.mkdir(parents=True, exist_ok=True)
+    with alone(runs, "--runs"):
+        with refusals(runs, "--runs"):
+            runs.mkdir(exist_ok=True)
+            if not os.access(runs, os.W_OK):
+                raise InputError("read-only", file=runs, field="--runs", allowed="a writable folder")
+        with claimed(out):
+            yield Store(runs)
 
 
 @contextmanager

@@ -18,17 +18,17 @@ from nanoed.pipeline.page.html import Table
 from nanoed.sim.physics.crystal import Crystal, read_cif
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.files import write_whole
-from nanoed.studies.folder import alone
 from nanoed.studies.settings import nearest
 from nanoed.studies.statistics import AS_PUBLISHED
 from nanoed.studies.sweeps.analyses import ANALYSES, CHECKS, OF_MODELS
 from nanoed.studies.sweeps.analyses.common import ARITHMETIC, GEOMETRIC, MEAN_IS, MEASURES, derived, means
 from nanoed.studies.sweeps.analyses.sites import Models
+from nanoed.studies.sweeps.cluster import reach
 from nanoed.studies.sweeps.cost import SECONDS, Cost, estimate, machine_speed
 from nanoed.studies.sweeps.grid import Extent, Point, Study, points_of, study_digest
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
 from nanoed.studies.sweeps.shown import page_table
-from nanoed.studies.sweeps.store import MARK, Store, claimed
+from nanoed.studies.sweeps.store import MARK, Store, held
 from nanoed.studies.sweeps.sweep import Sweep, results_table, run_points
 from nanoed.studies.sweeps.task import run_point
 from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS, without_failed
@@ -86,10 +86,12 @@ def run_study(
     """
     points = _points(study, extent)
     analysis = ANALYSES.get(study.analysis)
-    with claimed(out), alone((runs or out / "runs").absolute()):
-        write_whole(out / MARK, study.toml())
-        store = Store(runs or out / "runs")
+    if scheduler is not None:
+        reach(scheduler, tell)
+    with held(out, runs) as store:
         each = costs(points)
+        _room(out, [each[key] for key in each if not store.holds(key)], 0 if scheduler else workers)
+        write_whole(out / MARK, study.toml())
         expected = {key: cost.core_seconds for key, cost in each.items()}
         sweep = run_points(points, store, expected, workers, scheduler, tell, task)
         shutil.rmtree(out / ".scratch", ignore_errors=True)
@@ -103,6 +105,16 @@ def run_study(
         page = _write(outcome, results, study, out, header)
         _write_sweep(out / "sweep.json", points, each, sweep)
     return Finished(page, text, results, sweep, sweep_estimate(each, sweep))
+
+
+def _room(out: Path, new: Sequence[Cost], cores: int) -> None:
+    """Raise InputError where the disk has no room for what new runs leave and for their frames while they last."""
+    need = sum(cost.kept_MB for cost in new) + cores * max((cost.scratch_MB for cost in new), default=0.0)
+    free = shutil.disk_usage(out).free / 1e6
+    if need > free:
+        raise InputError(
+            f"{free:.0f} MB are free", file=out, field="--out", allowed=f"a disk with {need:.0f} MB for these runs"
+        )
 
 
 def estimates(study: Study, extent: Extent, runs: Path) -> list[Estimate]:
@@ -166,14 +178,13 @@ def _models(points: Sequence[Point], store: Store) -> Models:
 
 
 def _points(study: Study, extent: Extent) -> list[Point]:
-    if study.analysis != "summary" and study.analysis not in ANALYSES:
-        allowed = nearest(study.analysis, ["summary", *ANALYSES])
+    if study.analysis not in CHECKS:
+        allowed = nearest(study.analysis, CHECKS)
         raise InputError("unknown analysis", field="analysis", value=study.analysis, allowed=allowed)
     points = points_of(study, extent)
     if not points:
         raise InputError("no point of the grid is left", field="block", allowed="a block that is not skipped")
-    if study.analysis in CHECKS:
-        CHECKS[study.analysis](points)
+    CHECKS[study.analysis](study.settings, study.axes, points)
     return points
 
 

@@ -6,12 +6,14 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from nanoed.sim.physics.errors import InputError
-from nanoed.studies.sweeps.cluster import connected, threads_of
+from nanoed.studies.sweeps.cluster import connected
 from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.store import Store
 from nanoed.studies.sweeps.task import Done, failed_rows, run_point
@@ -76,14 +78,28 @@ def run_points(
     if todo:
         scratch = None if scheduler else str(store.folder.parent / ".scratch")
         began, marks = perf_counter(), []
-        with connected(min(workers, len(todo)), scheduler) as client:
-            _warn_of_threads(client, scheduler, tell)
+        with _present(scheduler), connected(min(workers, len(todo)), scheduler) as client:
             for cores in _collect(client, todo, store, expected, scratch, tell, task, found):
                 marks.append((perf_counter(), cores))
         ended = perf_counter()
         found.wall_seconds, found.cores = ended - began, max(cores for _, cores in marks)
         found.held_seconds = held_seconds(marks, began, ended)
     return found
+
+
+@contextmanager
+def _present(scheduler: str | None) -> Iterator[None]:
+    """Turn the end of somebody's scheduler into an InputError; what was finished is stored."""
+    try:
+        yield
+    except (CancelledError, OSError) as error:
+        of_this_machine = isinstance(error, OSError) and error.errno is not None  # Dask's own have no number
+        if scheduler is None or of_this_machine:
+            raise
+        raise InputError(
+            "the scheduler has gone; finished runs are kept", field="--scheduler", value=scheduler,
+            allowed="the same command again, with a scheduler that runs",
+        ) from error  # fmt: skip
 
 
 def results_table(points: Sequence[Point], axes: Sequence[str], store: Store, lost: Mapping[str, str]) -> str:
@@ -182,14 +198,6 @@ def held_seconds(marks: Sequence[tuple[float, int]], began: float, ended: float)
 
 def _known(seconds: float) -> float:
     return 0.0 if math.isnan(seconds) else seconds
-
-
-def _warn_of_threads(client: Client, scheduler: str | None, tell: Tell) -> None:
-    """Workers that someone else started may give every task all cores."""
-    if scheduler is not None and max(threads_of(client).values(), default=1) > 1:
-        tell(
-            "the workers' libraries use several threads each: start them with OMP_NUM_THREADS=1 and its like"
-        )
 
 
 class _Clock:

@@ -8,15 +8,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import dask
 import psutil
 import pytest
 import sweep_tasks
+from distributed import LocalCluster
+from distributed.security import Security
 
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies import folder
 from nanoed.studies.case import load_case
-from nanoed.studies.sweeps.cluster import connected, threads_of
+from nanoed.studies.folder import alone
+from nanoed.studies.sweeps.cluster import ONE_THREAD, connected, threads_of
 from nanoed.studies.sweeps.grid import Study
 from nanoed.studies.sweeps.store import claimed
 from nanoed.studies.sweeps.study import run_study
@@ -167,6 +172,59 @@ def test_local_cluster_listens_to_this_machine_alone_and_has_one_thread_each():
         sockets = [c for p in processes for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
         assert len(sockets) >= 3
         assert {c.laddr.ip for c in sockets} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "tls"])
+def test_a_scheduler_that_runs_already_serves_and_may_go(tmp_path, notes, protocol):
+    secure, ours = None, {}
+    if protocol == "tls":
+        secure = Security.temporary()
+        ours = {"ca-file": secure.tls_ca_file, "client.key": secure.tls_client_key}
+        ours["client.cert"] = secure.tls_client_cert
+    said: list[str] = []
+    with (
+        dask.config.set({f"distributed.comm.tls.{name}": value for name, value in ours.items()}),
+        dask.config.set({"distributed.nanny.pre-spawn-environ": ONE_THREAD}),
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, protocol=f"{protocol}://", security=secure, dashboard_address=None
+        ) as cluster,
+    ):
+        address = cluster.scheduler_address
+        assert address.startswith(protocol)
+        done = run_study(study(), "default", tmp_path / "far", 9, address, said.append, task=sweep_tasks.slow)
+        assert (len(done.sweep.made), done.sweep.cores) == (6, 1)
+
+        def stop_after_the_first(text):
+            if text.startswith("1/"):
+                cluster.close()
+
+        long = study(range(20))
+        with pytest.raises(InputError, match="the scheduler has gone"):
+            run_study(long, "default", tmp_path / "gone", 9, address, stop_after_the_first, task=sweep_tasks.slow)
+    assert [text for text in said if "threads" in text] == []
+    assert ran(study(), tmp_path / "near", 2).sweep.lost == {}
+    assert table(tmp_path / "far") == table(tmp_path / "near")
+    assert 0 < len(list((tmp_path / "gone" / "runs").glob("*"))) < 20
+
+
+def test_what_is_refused_makes_no_folder(tmp_path, notes, monkeypatch):
+    monkeypatch.setattr("nanoed.studies.sweeps.cluster.CONNECT_S", 0.5)
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    with pytest.raises(InputError, match="--scheduler"):
+        run_study(study(), "default", out, 1, "tcp://127.0.0.1:1", print, runs)
+    with alone(runs), pytest.raises(InputError, match="field '--runs': in use"):
+        run_study(study(), "default", out, 1, None, print, runs)
+    runs.write_text("")
+    with pytest.raises(InputError, match="field '--runs': not a folder"):
+        run_study(study(), "default", out, 1, None, print, runs)
+    assert os.listdir(tmp_path) == ["runs"]
+
+
+def test_a_disk_without_room_for_a_study_is_told_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("nanoed.studies.sweeps.study.shutil.disk_usage", lambda path: SimpleNamespace(free=1e6))
+    with pytest.raises(InputError, match="1 MB are free"):
+        ran(study(), tmp_path / "out", 1)
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "tcp://127.0.0.1:1"])

@@ -100,6 +100,7 @@ def test_digest_tells_grids_apart(tmp_path):
         ("[block.axes.size]", "[block.axes.seed]", "column of the results"),
         ('name = "mine"', 'name = "mine"\nanalysis = "sise-limit"', "did you mean size-limit"),
         ("quick = {", "quik = {", "quik"),
+        ('methods = ["kinematical"]', 'methods = ["kinematical"]\nseed = 3', "seeds are given by"),
     ],
 )
 def test_mistakes_are_one_line_and_nothing_is_written(tmp_path, capsys, monkeypatch, old, new, said):
@@ -107,6 +108,46 @@ def test_mistakes_are_one_line_and_nothing_is_written(tmp_path, capsys, monkeypa
     path = written(tmp_path, GRID.replace(old, new))
     monkeypatch.chdir(tmp_path)
     assert cli.status(["study", path, "--out", "out", "--estimate" if "quick" not in new else "--quick"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+C = """[settings]
+curves = [{ name = "c", x = "size", y = "r_obs_pct" }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("analysis", "settings", "said"),
+    [
+        ("curves", C.replace('"c"', '"../evil"'), "settings.curves.0.name"),
+        ("curves", C.replace('"c"', '"results"'), "the name of another file"),
+        ("curves", C.replace('x = "size"', 'x = "sise"'), "did you mean size"),
+        ("curves", C.replace("r_obs_pct", "r_ob_pct"), "did you mean r_obs_pct"),
+        ("curves", C.replace("r_obs_pct", "message"), "not a column of numbers"),
+        ("curves", C.replace(" }", ", where = 3 }"), "settings.curves.0.where"),
+        ("curves", C.replace("curves", "curvs"), "did you mean curves"),
+        ("curves", C.replace(" }]", " }, { name = \"c\", x = \"seed\", y = \"gof\" }]"), "the same name"),
+        ("flaws", '[settings]\naxis = "flow"\n', "no such axis"),
+        ("flaws", '[settings]\naxis = "size"\nreference = "tiny"\n', "no such level"),
+        ("indicators", '[settings]\nerror = "av_dist"\n', "did you mean av_dist_A"),
+        ("indicators", '[settings]\nmethods = ["kinematic"]\n', "settings.methods.0"),
+        ("size-limit", "[settings]\nlimits_A = [-1]\n", "greater than 0"),
+        ("size-limit", "[settings]\nlimits_A = []\n", "settings.limits_A"),
+        ("size-limit", "", "size_nm, fluence, scan"),
+        ("summary", "[settings]\nremark = 1\n", "unknown field"),
+    ],
+)
+def test_settings_that_the_analysis_cannot_read_are_told_before_anything_runs(
+    tmp_path, capsys, monkeypatch, analysis, settings, said
+):
+    head, block = GRID.split("[[block]]", 1)
+    text = f'{head.rstrip()}\nanalysis = "{analysis}"\n{settings}[[block]]{block}'
+    path = written(tmp_path, text)
+    monkeypatch.chdir(tmp_path)
+    assert cli.status(["study", path, "--out", "out", "--quick"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert said in lines[0]

@@ -1,11 +1,12 @@
 """What the results of a study say: pure functions of its table and settings, one of its refined structures."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from nanoed.studies.sweeps.analyses import curves, flaws, indicators, paper, sites, size_limit
+from nanoed.studies.sweeps.analyses.settings import check_none
 from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Outcome
 
@@ -18,5 +19,12 @@ ANALYSES: Mapping[str, Callable[[pd.DataFrame, Mapping[str, Any]], Outcome]] = {
 }
 OF_MODELS: Mapping[str, Callable[[pd.DataFrame, sites.Models], Outcome]] = {"paper": sites.analyse}
 """What is shown beside an analysis, of the structures that the runs left."""
-CHECKS: Mapping[str, Callable[[Iterable[Point]], None]] = {"paper": paper.check_levels}
-"""What an analysis asks of the points of a grid, before anything runs."""
+CHECKS: Mapping[str, Callable[[Mapping[str, Any], Sequence[str], Sequence[Point]], None]] = {
+    "curves": curves.check,
+    "flaws": flaws.check,
+    "indicators": indicators.check,
+    "paper": paper.check,
+    "size-limit": size_limit.check,
+    "summary": check_none,
+}
+"""What an analysis asks of settings, axes and points of a study, before anything runs."""

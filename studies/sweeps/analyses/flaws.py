@@ -5,33 +5,54 @@ Settings: `axis` (default "flaw"), `reference` (default "none"), `columns`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from nanoed.pipeline.page.drawing import MUTED, styled
 from nanoed.sim.physics.errors import InputError
+from nanoed.studies.settings import nearest
 from nanoed.studies.statistics import paired_change
 from nanoed.studies.sweeps.analyses.common import look_of
+from nanoed.studies.sweeps.analyses.settings import Quantity, Settings, settings_of
+from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, number, page_table
 
 COLUMNS = ("r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A", "orientation_err_deg", "cell_err_pct")
 
 
+class Changes(Settings):
+    """The axis whose levels are compared, the level that the others are compared with, and what of them."""
+
+    axis: str = "flaw"
+    reference: str = "none"
+    columns: Annotated[tuple[Quantity, ...], Field(min_length=1)] = COLUMNS
+
+
+def check(settings: Mapping[str, Any], axes: Sequence[str], points: Sequence[Point]) -> None:
+    """Raise InputError for settings that are none, an axis and a reference level that the grid does not have."""
+    wanted = settings_of(Changes, settings)
+    if wanted.axis not in axes:
+        raise InputError(
+            "no such axis", field="settings.axis", value=wanted.axis, allowed=nearest(wanted.axis, axes)
+        )
+    levels = list(dict.fromkeys(point.labels[wanted.axis] for point in points if wanted.axis in point.labels))
+    if wanted.reference not in levels:
+        allowed = nearest(wanted.reference, levels)
+        raise InputError("no such level", field="settings.reference", value=wanted.reference, allowed=allowed)
+
+
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     """The table of changes and a drawing of the first three columns."""
-    axis, reference = settings.get("axis", "flaw"), settings.get("reference", "none")
-    if axis not in results:
-        raise InputError("no such axis", field="settings.axis", value=axis, allowed="an axis of the grid")
+    wanted = settings_of(Changes, settings)
+    axis, reference = wanted.axis, wanted.reference
     rows = results[results[axis] != ""]
-    if not (rows[axis] == reference).any():
-        allowed = f"a level of {axis}"
-        raise InputError("no such level", field="settings.reference", value=reference, allowed=allowed)
-    columns = [c for c in settings.get("columns", COLUMNS) if rows[c].notna().any()]
+    columns = [c for c in wanted.columns if rows[c].notna().any()]
     table = changes(rows, axis, reference, columns)
     return Outcome(
         tuple(worst(table, axis)),

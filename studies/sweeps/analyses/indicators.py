@@ -6,16 +6,20 @@ Settings: `error` (default av_dist_A), `indicators`, `methods` (default all).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from nanoed.pipeline.page.drawing import styled
 from nanoed.pipeline.page.html import Cell, Table
+from nanoed.studies.case import Method
 from nanoed.studies.statistics import spearman
 from nanoed.studies.sweeps.analyses.common import derived, look_of, spans
+from nanoed.studies.sweeps.analyses.settings import Quantity, Settings, settings_of
+from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, head, label, number
 
@@ -31,11 +35,24 @@ INDICATORS = (
 )
 
 
+class Correlations(Settings):
+    """The error, what it is correlated with, and of which refinements (None: of all)."""
+
+    error: Quantity = "av_dist_A"
+    indicators: Annotated[tuple[Quantity, ...], Field(min_length=1)] = INDICATORS
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] | None = None
+
+
+def check(settings: Mapping[str, Any], axes: Sequence[str], points: Sequence[Point]) -> None:
+    """Raise InputError for settings that are none."""
+    settings_of(Correlations, settings)
+
+
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     """The table of correlations, per structure and method and over all structures, and the scatter behind it."""
-    results, error = derived(results), settings.get("error", "av_dist_A")
-    results = results[results["method"].isin(settings.get("methods", results["method"].unique()))]
-    indicators = list(settings.get("indicators", INDICATORS))
+    wanted = settings_of(Correlations, settings)
+    results, error, indicators = derived(results), wanted.error, list(wanted.indicators)
+    results = results[results["method"].isin(wanted.methods or results["method"].unique())]
     table = correlations(results, error, indicators)
     columns = ["structure", "method", "case", "seed", error, *indicators]
     points = results.loc[results[error].notna(), columns]

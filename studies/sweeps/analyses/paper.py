@@ -10,7 +10,7 @@ Published: cases/published.csv.  Means over the seeds are arithmetic, of distanc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from nanoed.studies.case import load_case, shipped_cases
 from nanoed.studies.statistics import summarise
 from nanoed.studies.sweeps.analyses import gaps
 from nanoed.studies.sweeps.analyses.flaws import changes, draw_changes
+from nanoed.studies.sweeps.analyses.settings import Settings, settings_of
 from nanoed.studies.sweeps.analyses.treatments import (
     LEAST_SEEDS,
     NAMES,
@@ -73,11 +74,14 @@ REDUCED = ("", "refined", "spread")
 FLAW_COLUMNS = ["r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A"]
 
 
-def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
-    """Tables 1 to 4, all comparisons, the changes by flaw, what would close the gaps, the radar plots.
+class Remarked(Settings):
+    """A sentence for the top of the page."""
 
-    Settings: `remark`, a sentence for the top of the page.
-    """
+    remark: str = ""
+
+
+def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
+    """Tables 1 to 4, all comparisons, the changes by flaw, what would close the gaps, the radar plots."""
     published = {
         name: load_case(name).published_values() for name in shipped_cases() if name in set(results["case"])
     }
@@ -125,7 +129,7 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
         tables["radar"], shown["radar"] = radar, (listed(radar, "5 to 95 % of the seeds"),)
         drawings["radar"] = Drawing(draw_radar(radar), "radar", _RADAR_CAPTION)
     remarks = [
-        *([str(settings["remark"])] if "remark" in settings else []),
+        *filter(None, [settings_of(Remarked, settings).remark]),
         *agreement(everything),
         *ordering(treatments, main),
         *weights_sentences(weighed),
@@ -137,9 +141,9 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     return Outcome(tuple(remarks), inorder, drawings, shown, _TITLES)
 
 
-def check_levels(points: Iterable[Point]) -> None:
-    """Raise InputError for levels of `reduced` and `added` that no table would have."""
-    points = list(points)
+def check(settings: Mapping[str, Any], axes: Sequence[str], points: Sequence[Point]) -> None:
+    """Raise InputError for settings that are none, and for levels of `reduced` and `added` that no table would have."""
+    settings_of(Remarked, settings)
     for point in points:
         level = point.labels.get("reduced", "")
         if level not in REDUCED:

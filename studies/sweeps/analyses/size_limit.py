@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from pydantic import Field, PositiveFloat
 
 from nanoed.pipeline.page.drawing import INK, MUTED, styled
 from nanoed.pipeline.page.html import Cell, Table
@@ -31,6 +32,8 @@ from nanoed.studies.sweeps.analyses.common import (
     look_of,
     means,
 )
+from nanoed.studies.sweeps.analyses.settings import Settings, settings_of
+from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, page_table, power
 
@@ -51,18 +54,29 @@ COLUMNS = (
 SHOWN_A = (1e-4, 1.0)
 """Range of the drawn distances; an interval of few seeds may reach anywhere."""
 PAIR = ("kinematical-frames", "dynamical")
+AXES = ("size_nm", "fluence", "scan")
 GROUP = ["structure", "scan", "fluence", "method"]
+
+
+class Limits(Settings):
+    """Distances to keep below, Å, and how few observed reflections per parameter are marked."""
+
+    limits_A: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.02, 0.01)
+    n_obs_per_par: PositiveFloat = 10.0
+
+
+def check(settings: Mapping[str, Any], axes: Sequence[str], points: Sequence[Point]) -> None:
+    """Raise InputError for settings that are none, and for a grid without the axes of the analysis."""
+    settings_of(Limits, settings)
+    for axis in AXES:
+        if axis not in axes:
+            raise InputError("no such axis", field="block.axes", value=axis, allowed=f"axes {', '.join(AXES)}")
 
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     """Tables limits, accuracy, pair and film, and their drawings; a block that was not run leaves its table out."""
-    for axis in ("size_nm", "fluence", "scan"):
-        if axis not in results:
-            raise InputError(
-                "no such axis", field="block.axes", value=axis, allowed="axes size_nm, fluence and scan"
-            )
-    limits = [float(x) for x in settings.get("limits_A", (0.02, 0.01))]
-    least = float(settings.get("n_obs_per_par", 10))
+    wanted = settings_of(Limits, settings)
+    limits, least = wanted.limits_A, wanted.n_obs_per_par
     results = derived(results)
     sized = results[results["size_nm"] != ""]
     accuracy = means(sized, [*GROUP, "size_nm"], COLUMNS)

@@ -1,0 +1,55 @@
+"""What a study's [settings] may tell its analysis, as models that are validated before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, create_model
+
+from nanoed.sim.physics.errors import InputError
+from nanoed.studies.settings import nearest, validated
+from nanoed.studies.sweeps.grid import Point
+from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
+
+DERIVED = ("obs_per_par", "hand_right")
+"""Columns that `common.derived` adds to those of the results."""
+NUMBERS = (*(name for name in RESULT_COLUMNS if name not in TEXT_COLUMNS), *DERIVED)
+
+
+class Settings(BaseModel):
+    """The settings of an analysis; a field that none reads is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Wanted = TypeVar("Wanted", bound=Settings)
+
+
+def settings_of(model: type[Wanted], given: Mapping[str, Any]) -> Wanted:
+    """The settings of a study as its analysis takes them. Raises InputError."""
+    study = create_model("Study", settings=(model, ...))
+    found: Wanted = validated(study, {"settings": given}).settings  # type: ignore[attr-defined]
+    return found
+
+
+def check_none(settings: Mapping[str, Any], axes: Sequence[str], points: Sequence[Point]) -> None:
+    """Raise InputError for any setting: means alone take none."""
+    settings_of(Settings, settings)
+
+
+def known_column(name: str, axes: Iterable[str], field: str) -> None:
+    """Raise InputError for what is neither an axis of the grid nor a column of the results."""
+    known = (*axes, *RESULT_COLUMNS, *DERIVED)
+    if name not in known:
+        raise InputError("no such axis or column of the results", field=field, value=name, allowed=nearest(name, known))
+
+
+def _number(name: str) -> str:
+    if name not in NUMBERS:
+        raise ValueError(f"not a column of numbers of the results; allowed: {nearest(name, NUMBERS)}")
+    return name
+
+
+Quantity = Annotated[str, AfterValidator(_number)]
+"""The name of a column of numbers."""
