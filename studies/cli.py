@@ -71,7 +71,7 @@ def status(args: list[str] | None = None) -> int:
 
 def _failed(error: Exception) -> int:
     """Say in one line what went wrong; returns the exit status."""
-    from nanoed.sim.physics.errors import InputError
+    from nanoed.sim.physics.errors import ConvergenceError, InputError
 
     usage = getattr(error, "format_message", None)
     if usage is not None:
@@ -81,6 +81,9 @@ def _failed(error: Exception) -> int:
     if isinstance(error, InputError):
         print(f"nanoed: {error}", file=sys.stderr)
         return 2
+    if isinstance(error, ConvergenceError):
+        print(f"nanoed: not converged: {error}", file=sys.stderr)
+        return 1
     handle, path = tempfile.mkstemp(prefix="nanoed-traceback-", suffix=".txt")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         traceback.print_exception(error, file=file)

@@ -1,4 +1,4 @@
-"""Pattern centre of a frame: the direct beam, then Friedel pairs."""
+"""Pattern centre of a frame: the direct beam, or where it is stated to be if that is hidden, then Friedel pairs."""
 
 from __future__ import annotations
 
@@ -35,6 +35,16 @@ def direct_beam(frame: Array, sigma_px: float, radius_px: float) -> Array:
             break
         centre = np.array([weight.sum(axis=0) @ x, weight.sum(axis=1) @ y]) / total
     return centre + np.array([x0, y0])
+
+
+def is_hidden(bad: NDArray[np.bool_], stated: Array, radius_px: float) -> bool:
+    """Whether most pixels (ny, nx) within `radius_px` of the stated centre (x, y) are bad: a beam stop, a chip border.
+
+    The brightest spot of a frame is then no direct beam.
+    """
+    y, x = np.mgrid[: bad.shape[0], : bad.shape[1]] + 0.5
+    around = np.hypot(x - stated[0], y - stated[1]) <= radius_px
+    return bool(around.any() and bad[around].mean() > 0.5)
 
 
 def friedel_centre(pixels: Array, start: Array, reach_px: float, min_pairs: int = 4) -> Array:

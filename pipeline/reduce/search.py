@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanoed.pipeline.reduce.badpixels import BadPixels, filled, find_bad_pixels
-from nanoed.pipeline.reduce.centre import direct_beam, friedel_centre
+from nanoed.pipeline.reduce.centre import direct_beam, friedel_centre, is_hidden
 from nanoed.pipeline.reduce.noise import (
     add_noise,
     gain_and_offset,
@@ -103,7 +103,9 @@ def _looked_at(
     bad = detector.pixels.bad
     frame = filled(read_frame(dataset, i), bad)
     radius = spec.peaks.d_star_min / nominal.a_per_px
-    centre = direct_beam(frame, 2 * detector.spot_sigma, radius)
+    centre, stated = direct_beam(frame, 2 * detector.spot_sigma, radius), np.array(nominal.centre_px)
+    if np.hypot(*(centre - stated)) > radius and is_hidden(bad, stated, 2 * detector.spot_sigma):
+        centre = stated
     valid = valid_pixels(frame, centre, radius, nominal.saturation, bad)
     cleaned = clean(frame, valid, centre, detector.spot_sigma, detector.gain, spec.peaks, detector.offset)
     whole = valid & ~detector.pixels.beside

@@ -268,18 +268,13 @@ def solve_(
     """
     from nanoed.pipeline.solve.output import summary
     from nanoed.pipeline.spec import SolveSpec
-    from nanoed.sim.physics.errors import ConvergenceError
     from nanoed.studies.analysis import solve as make
-    from nanoed.studies.console import print_json, print_pairs, say, shown_progress
+    from nanoed.studies.console import print_json, print_pairs, shown_progress
     from nanoed.studies.folder import placed
 
     spec = spec_of(SolveSpec, config, overrides, composition=composition)
-    try:
-        with shown_progress() as progress, placed(out, force) as work:
-            solution = make(reduced, spec, work, cores(workers), progress)
-    except ConvergenceError as error:
-        say(f"nanoed: {error}")
-        raise typer.Exit(1) from None
+    with shown_progress() as progress, placed(out, force) as work:
+        solution = make(reduced, spec, work, cores(workers), progress)
     (print_json if as_json else print_pairs)(summary(solution))
 
 
@@ -306,7 +301,7 @@ def refine(
     from nanoed.pipeline.refine.output import write_refinement
     from nanoed.pipeline.spec import RefineSpec
     from nanoed.sim.physics.crystal import read_cif
-    from nanoed.sim.physics.errors import ConvergenceError, InputError
+    from nanoed.sim.physics.errors import InputError
     from nanoed.studies.analysis import refine as make
     from nanoed.studies.case import structure_file
     from nanoed.studies.console import print_json, print_pairs, say, shown_progress
@@ -325,13 +320,9 @@ def refine(
         )  # fmt: skip
     shelx = model.suffix.lower() in (".ins", ".res")
     start = read_shelx_model(model) if shelx else read_cif(structure_file(str(model)))
-    try:
-        with shown_progress() as progress, placed(out, force) as work:
-            refinement = make(method.value, reduced, start, spec, cores(workers), progress)
-            write_refinement(refinement, work)
-    except ConvergenceError as error:
-        say(f"nanoed: not converged: {error}")
-        raise typer.Exit(1) from None
+    with shown_progress() as progress, placed(out, force) as work:
+        refinement = make(method.value, reduced, start, spec, cores(workers), progress)
+        write_refinement(refinement, work)
     for note in refinement.message.split("; ")[1:]:
         say(f"nanoed: warning: {note}")
     (print_json if as_json else print_pairs)(dict(refinement.statistics))

@@ -5,10 +5,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from spot_frames import expected_frame, nominal, true_geometry, true_intensities
 
 from nanoed.pipeline.io.foreign import ImportSpec, import_frames
-from nanoed.pipeline.reduce.badpixels import bad_pixels, filled, find_bad_pixels
+from nanoed.pipeline.reduce.badpixels import (
+    bad_pixels,
+    differences,
+    filled,
+    find_bad_pixels,
+    odd_lines,
+    wide_lines,
+)
 from nanoed.pipeline.reduce.search import detector_of, search
 from nanoed.pipeline.spec import MaskSpec, ReduceSpec
 from nanoed.sim.dataset import DataSet, open_dataset, write_dataset
@@ -107,6 +115,43 @@ def test_the_mask_of_the_data_set_is_respected(tmp_path: Path) -> None:
         file["entry/instrument/detector/pixel_mask"] = np.zeros((3, 4), np.uint32)
     with open_dataset(path) as dataset, pytest.raises(InputError, match="pixel_mask"):
         find_bad_pixels(dataset, MaskSpec())
+
+
+def test_a_direct_beam_that_is_hidden_is_not_sought_among_the_spots(tmp_path: Path) -> None:
+    """Under a beam stop the brightest spot is a reflection; Friedel pairs give the centre."""
+    geometry = true_geometry(N)
+    hkl, full = true_intensities(geometry)
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    under = np.hypot(x - SIZE / 2, y - SIZE / 2) < 5.5
+    draw = np.random.default_rng(6)
+    expected = (np.where(under, 0, expected_frame(geometry, i, hkl, full)) for i in range(N))
+    frames = (draw.poisson(electrons).astype(np.uint32) for electrons in expected)
+    with open_dataset(write_dataset(tmp_path, nominal(geometry), frames, pixel_mask=under)) as dataset:
+        _, centres = search(dataset, detector_of(dataset, ReduceSpec()), ReduceSpec(), 1, None)
+    assert np.median(np.hypot(*(centres - geometry.centres).T)) < 0.3
+    assert np.hypot(*(centres - geometry.centres).T).max() < 3
+
+
+def test_rows_of_spots_without_a_background_are_no_borders_and_rows_of_wide_pixels_are() -> None:
+    draw = np.random.default_rng(2)
+    spots = np.zeros((SIZE, SIZE))
+    spots[tuple(draw.integers(0, SIZE, (2, 1500)))] = draw.exponential(2000, 1500)
+    spots = gaussian_filter(spots, 1.2)
+    assert not odd_lines(draw.poisson(spots).astype(float), 1.0, MaskSpec()).any()
+    wide = 0.2 * spots + 5.0  # as many spots, and a background
+    wide[100:102] *= 3
+    assert np.flatnonzero(odd_lines(draw.poisson(wide).astype(float), 1.0, MaskSpec())).tolist() == [100, 101]
+
+
+def test_rows_of_few_counts_are_not_taken_for_repeated_ones() -> None:
+    draw, frames = np.random.default_rng(4), 20
+    sums = np.zeros((3, SIZE))
+    for _ in range(frames):
+        frame = draw.poisson(1.0, (SIZE, SIZE)).astype(float)
+        frame[:, 12:] = 0  # a few pixels count
+        frame[200] = frame[201]
+        differences(frame, 20.0, sums)
+    assert np.flatnonzero(wide_lines(sums, MaskSpec())).tolist() == [200, 201]
 
 
 def test_filled_takes_the_good_neighbours() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import typer.main
 
-from nanoed.sim.physics.errors import InputError
+from nanoed.sim.physics.errors import ConvergenceError, InputError
 from nanoed.studies import cli
 from nanoed.studies.case import structure_file
 from nanoed.studies.child import spent_by
@@ -292,3 +292,9 @@ def test_interrupt(capsys, monkeypatch):
 def test_bad_input_of_index_is_one_line(words, said, tmp_path, capsys):
     assert said in refused(capsys, "index", tmp_path / "nowhere", *words, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_converge_is_no_internal_error_and_is_told_whole(capsys):
+    text = "frame scales disagree " * 30
+    assert cli._failed(ConvergenceError(text)) == 1
+    assert capsys.readouterr().err == f"nanoed: not converged: {text}\n"
