@@ -71,8 +71,11 @@ def study(
         ),
     ] = None,
     reference: Annotated[
-        Path, typer.Option(metavar="DIR", help="check-…: folder of the data that others measured.")
-    ] = Path("../shared/reference"),
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="check-…: folder of the data that others measured [default: ../shared/reference]."
+        ),
+    ] = None,
     part: Annotated[
         list[str] | None, typer.Option(metavar="PART", help="check-…: one part alone; repeatable.")
     ] = None,
@@ -87,7 +90,8 @@ def study(
     of_grids = {"--quick": quick, "--full": full, "--estimate": estimate, "--runs": runs, "--scheduler": scheduler}
     if name in tuple(CheckName):
         _refuse(of_grids, "for a grid of cases alone", "--part, --reference")
-        _check(CheckName(name), out or Path("reports"), reference, part, cores(workers), as_json)
+        measured = reference or Path("../shared/reference")
+        _check(CheckName(name), out or Path("reports"), measured, part, cores(workers), as_json)
         return
     from nanoed.sim.physics.errors import InputError
     from nanoed.studies.settings import nearest
@@ -96,7 +100,8 @@ def study(
     if not name.endswith(".toml") and name not in shipped_studies():
         allowed = f"a path that ends in .toml, or {nearest(name, [*shipped_studies(), *CheckName])}"
         raise InputError("unknown study", field="STUDY", value=name, allowed=allowed)
-    _refuse({"--part": part}, "for check-… alone", "--quick, --full, and blocks in a copy of the grid")
+    of_checks = {"--part": part, "--reference": reference}
+    _refuse(of_checks, "for check-… alone", "--quick, --full, and blocks in a copy of the grid")
     if quick and full:
         raise InputError("one of them alone", field="--quick, --full", allowed="--quick or --full")
     extent: Extent = "quick" if quick else "full" if full else "default"
@@ -216,6 +221,8 @@ def regress(
     from nanoed.studies.console import print_json, print_table, say, shown_progress
     from nanoed.studies.regress import regress as make
 
+    if not update:
+        _refuse({"--reason": reason}, "for --update alone", "--update --reason TEXT")
     with shown_progress() as progress:
         verdicts = make(baseline, quick, reason if update else None, cores(workers), progress)
     if as_json:

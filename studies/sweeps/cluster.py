@@ -30,7 +30,7 @@ def connected(workers: int, scheduler: str | None) -> Iterator[Client]:
     """A client of `workers` single-threaded processes of this machine, or of the scheduler at tcp://… or tls://….
 
     The cluster of this machine listens on 127.0.0.1 alone, speaks TLS with certificates made for this once, and its
-    web server has no pages of Dask's. Certificates for a tls:// scheduler are those of Dask's own configuration.
+    web server, there too, has no pages. Certificates for a tls:// scheduler are those of Dask's own configuration.
     Raises InputError where the scheduler cannot be reached.
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -48,7 +48,7 @@ def connected(workers: int, scheduler: str | None) -> Iterator[Client]:
         "distributed.worker.http.routes": [],
         "distributed.scheduler.allowed-failures": DEATHS,
     }
-    local: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    local: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # none: Dask would choose 0.0.0.0
     with (
         dask.config.set(spawn),
         LocalCluster(
@@ -57,6 +57,7 @@ def connected(workers: int, scheduler: str | None) -> Iterator[Client]:
             processes=True,
             security=Security.temporary(),
             silence_logs=logging.CRITICAL,
+            scheduler_kwargs={"dashboard": False},
             **local,
         ) as cluster,
         Client(cluster) as client,

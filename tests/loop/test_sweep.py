@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import dask
 import psutil
@@ -172,6 +174,9 @@ def test_local_cluster_listens_to_this_machine_alone_and_has_one_thread_each():
         sockets = [c for p in processes for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
         assert len(sockets) >= 3
         assert {c.laddr.ip for c in sockets} == {"127.0.0.1"}
+        page = f"http://127.0.0.1:{client.scheduler_info()['services']['dashboard']}/status"
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(page, timeout=10)
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "tls"])

@@ -172,6 +172,8 @@ def test_a_wrong_setting_is_told_as_the_option_it_came_by(capsys, tmp_path, give
     ("args", "told"),
     [
         (("study", "size-limit", "--part", "film"), "field '--part': for check-… alone"),
+        (("study", "size-limit", "--reference", "x"), "field '--reference': for check-… alone"),
+        (("regress", "--reason", "better"), "field '--reason': for --update alone"),
         (("study", "check-reduction", "--quick"), "field '--quick': for a grid of cases alone"),
         (("study", "check-reduction", "--scheduler", "tcp://a:1"), "field '--scheduler': for a grid"),
         (("study", "check-reductions"), "did you mean check-reduction?"),

@@ -29,6 +29,8 @@ SHARES = frozenset(("hand_right",))
 SIGNED = frozenset(("hand_z",))
 """All other quantities cannot be negative: intervals end at zero."""
 MEAN_IS = "means over the seeds with 95 % intervals; of distances, errors of U and of orientation the geometric mean"
+LONGEST_BAR = 5.0
+"""Panels reach no further than this beyond the means: the interval of two seeds may be wider by orders of magnitude."""
 ARITHMETIC = "arithmetic means over the seeds, of distances too"
 
 

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from nanoed.pipeline.page.drawing import INK, MUTED, styled
 from nanoed.studies.sweeps.analyses.common import (
+    LONGEST_BAR,
     MEAN_IS,
     derived,
     draw_series,
@@ -32,8 +33,6 @@ from nanoed.studies.sweeps.shown import axis_label, label, number, page_table, p
 
 OF_THE_DATA = frozenset(("r_int_pct", "redundancy", "coverage_pct", "cell_err_pct"))
 """The same for every method: drawn once."""
-LONGEST_BAR = 5.0
-"""Panels reach no further than this beyond the means: the interval of two seeds may be wider by orders of magnitude."""
 
 
 def _several(given: Any) -> Any:

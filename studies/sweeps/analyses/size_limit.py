@@ -21,6 +21,7 @@ from nanoed.sim.physics.errors import InputError
 from nanoed.sim.streams import stream
 from nanoed.studies.statistics import Reach, reach_below
 from nanoed.studies.sweeps.analyses.common import (
+    LONGEST_BAR,
     MARKERS,
     MEAN_IS,
     as_number,
@@ -52,7 +53,9 @@ COLUMNS = (
     *("orientation_err_deg", "thickness_true_A"),
 )
 SHOWN_A = (1e-4, 1.0)
-"""Range of the drawn distances; an interval of few seeds may reach anywhere."""
+"""Most that is drawn of distances; an interval of few seeds may reach anywhere."""
+STAGGER = 1.025
+"""Factor on the size by which one series stands beside the next."""
 PAIR = ("kinematical-frames", "dynamical")
 AXES = ("size_nm", "fluence", "scan")
 GROUP = ["structure", "scan", "fluence", "method"]
@@ -215,32 +218,40 @@ def _panels(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def draw_accuracy(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
-    panels, lines = _panels(accuracy), ("-", (0, (5, 2)), (0, (1, 1.5)))
+    """A row of panels per method, a column per structure, a series per scan (marker) and fluence."""
+    methods, panels = list(dict.fromkeys(accuracy["method"])), _panels(accuracy)
     scans = list(dict.fromkeys(accuracy["scan"]))
+    series = [key for key, _ in accuracy.groupby(["scan", "fluence"], sort=False)]
     labels: dict[str, Any] = {}
     with styled():
-        figure = Figure(figsize=(0.8 + 3.3 * len(panels), 3.6), layout="constrained")
-        for axes, (name, part) in zip(
-            figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True
-        ):
-            for (scan, fluence, method), series in part.groupby(["scan", "fluence", "method"], sort=False):
-                known = series[series["av_dist_A"].notna()]
-                style = lines[list(dict.fromkeys(part["fluence"])).index(fluence) % len(lines)]
-                if len(known):
-                    label = f"{method}, {scan}, {power(fluence)} e/Å²"
-                    colour, marker = look_of(str(method), 0)
-                    marker = MARKERS[scans.index(scan) % len(MARKERS)] if len(scans) > 1 else marker
-                    draw_series(axes, known, "size_nm", "av_dist_A", label, (colour, marker), style)
-                    labels.setdefault(label, axes.containers[-1])
-            for limit in limits:
-                limit_line(axes, limit)
-            axes.set(yscale="log", ylim=SHOWN_A, title=name, xlabel=axis_label("size_nm"))
-            log_x(axes, list(part["size_nm"]))
-        figure.axes[0].set_ylabel(axis_label("av_dist_A"))
-        figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=2, handlelength=3.5)
+        figure = Figure(figsize=(0.8 + 3.3 * len(panels), 0.7 + 2.5 * len(methods)), layout="constrained")
+        grid = figure.subplots(len(methods), len(panels), squeeze=False, sharex="col", sharey=True)
+        for row, method in zip(grid, methods, strict=True):
+            for axes, (name, part) in zip(row, panels, strict=True):
+                for k, (scan, fluence) in enumerate(series):
+                    mine = (part["method"] == method) & (part["scan"] == scan) & (part["fluence"] == fluence)
+                    known = part[mine & part["av_dist_A"].notna()]
+                    if len(known):
+                        beside = STAGGER ** (k - 0.5 * (len(series) - 1))
+                        label, look = f"{scan}, {power(fluence)} e/Å²", look_of("", k)
+                        marker = MARKERS[scans.index(scan) % len(MARKERS)]
+                        placed = known.assign(size_nm=known["size_nm"].map(as_number) * beside)
+                        draw_series(axes, placed, "size_nm", "av_dist_A", label, (look[0], marker))
+                        labels.setdefault(label, axes.containers[-1])
+                for limit in limits:
+                    limit_line(axes, limit)
+                axes.set(yscale="log", title=f"{name}, {method}")
+                log_x(axes, list(part["size_nm"]))
+            row[0].set_ylabel(axis_label("av_dist_A"))
+        for axes in grid[-1]:
+            axes.set_xlabel(axis_label("size_nm"))
+        drawn = accuracy["av_dist_A"].dropna()
+        low, high = max(SHOWN_A[0], drawn.min() / LONGEST_BAR), min(SHOWN_A[1], drawn.max() * LONGEST_BAR)
+        grid[0, 0].set_ylim(low, max(high, 2 * low))
+        figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=3)
     caption = (
         f"Average distance from the truth against size: {MEAN_IS}, over the runs that did not fail; dashed: the limits."
-        f" Cut at {SHOWN_A[0]:g} and {SHOWN_A[1]:g} Å."
+        " Series stand a little beside each other; bars end with the panels."
     )
     return Drawing(figure, "accuracy", caption)
 
@@ -272,8 +283,8 @@ def draw_map(accuracy: pd.DataFrame, reached: pd.DataFrame, least: float) -> Dra
             figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     caption = (
         "Average distance (Å) by size and fluence, geometric mean over the runs that did not fail; empty: not run;"
-        f" –: all failed; hatched: fewer than {least:g} observed reflections per parameter. Symbols and bars: the"
-        " smallest size below each limit and its 95 % interval, an arrow where the grid ends before the limit is met."
+        f" –: all failed; hatched: that, or fewer than {least:g} observed reflections per parameter. Symbols and bars:"
+        " the smallest size below each limit and its 95 % interval, an arrow where the grid ends before it is met."
     )
     return Drawing(figure, "limits", caption)
 
