@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,22 +60,26 @@ def share(values: Sequence[float] | pd.Series) -> dict[str, float]:
 
 
 def spearman(
-    x: Sequence[float] | pd.Series, y: Sequence[float] | pd.Series
+    x: Sequence[float] | pd.Series, y: Sequence[float] | pd.Series, groups: Sequence[Any] | pd.Series | None = None
 ) -> tuple[float, float, float, int]:
     """Rank correlation of the finite pairs, its 95 % interval, and their number.
 
+    groups : labels; ranks are taken within each group, about their mean there, so that what groups differ by does not
+    count; every group but one takes one from the n of the interval.
     The interval is that of Fisher's z with variance (1 + rho²/2) / (n - 3) (Bonett & Wright, Psychometrika 65 (2000)
     23). NaN for fewer than four pairs or where one side is constant.
     """
-    a, b = np.asarray(x, float), np.asarray(y, float)
-    both = np.isfinite(a) & np.isfinite(b)
-    a, b = a[both], b[both]
-    n = len(a)
-    if n < 4 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    together = np.zeros(len(x)) if groups is None else np.asarray(groups)
+    table = pd.DataFrame({"x": np.asarray(x, float), "y": np.asarray(y, float), "group": together})
+    table = table.loc[np.isfinite(table["x"]) & np.isfinite(table["y"])]
+    of_group = table.groupby("group")[["x", "y"]]
+    a, b = (of_group.rank() - of_group.transform("count") / 2 - 0.5).to_numpy().T
+    n, freedom = len(table), len(table) - table["group"].nunique() - 2
+    if freedom < 1 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan, math.nan, math.nan, n
-    rho = float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
+    rho = float(np.corrcoef(a, b)[0, 1])
     z = math.atanh(min(max(rho, -1 + 1e-12), 1 - 1e-12))
-    half = float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    half = float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) * math.sqrt((1 + rho**2 / 2) / freedom)
     return rho, math.tanh(z - half), math.tanh(z + half), n
 
 

@@ -38,6 +38,20 @@ def test_spearman_is_that_of_scipy_and_sees_only_ranks():
     assert spearman(-x, y)[0] == pytest.approx(-rho)
 
 
+def test_spearman_within_groups_does_not_see_what_groups_differ_by():
+    groups = np.repeat(np.arange(6), 20)
+    apart = 5.0 * groups
+    x, y = (RNG.normal(size=120) for _ in range(2))
+    assert spearman(x + apart, y + apart)[0] > 0.9
+    rho, low, high, n = spearman(x + apart, y + apart, groups)
+    assert abs(rho) < 0.25
+    assert low < rho < high
+    assert n == 120
+    same = spearman(x + apart, x - apart, groups)
+    assert same[0] == pytest.approx(1.0)
+    assert spearman(x, y, np.zeros(120)) == spearman(x, y)
+
+
 def test_spearman_interval_leaves_out_zero_by_chance_as_often_as_it_says():
     wrong = 0
     for _ in range(1000):

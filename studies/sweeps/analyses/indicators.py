@@ -73,49 +73,48 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
 def correlations(results: pd.DataFrame, error: str, indicators: list[str]) -> pd.DataFrame:
     """Spearman's rho of each indicator with the error, its 95 % interval and the number of refinements.
 
-    informative : the interval leaves out zero.  Over all structures ranks are of the values as they are.
+    among : "refinements", whose intervals take all of them for independent, or "replicates" of the same data set, by
+    ranks within each, where a structure has several.  informative : the interval leaves out zero.  Over all structures
+    ranks are of the values as they are.
     """
     rows = []
     for method, of_method in results.groupby("method", sort=False):
-        parts = [*of_method.groupby("structure", sort=False)]
-        if len(parts) > 1:
-            parts.append(("all", of_method))
-        for structure, part in parts:
+        parts = [(str(name), "refinements", part) for name, part in of_method.groupby("structure", sort=False)]
+        parts += [(name, "replicates", part) for name, _, part in parts if part["case"].nunique() > 1]
+        if of_method["structure"].nunique() > 1:
+            parts.append(("all", "refinements", of_method))
+        for structure, among, part in parts:
+            groups = part["case"] if among == "replicates" else None
             for name in indicators:
-                rho, low, high, n = spearman(part[name], part[error])
-                row = {
-                    "structure": structure,
-                    "method": method,
-                    "indicator": name,
-                    "rho": rho,
-                    "rho_low": low,
-                    "rho_high": high,
-                }
-                rows.append(
-                    row | {"n": n, "informative": "yes" if low > 0 or high < 0 else "no" if low <= 0 else ""}
-                )
+                rho, low, high, n = spearman(part[name], part[error], groups)
+                row = {"structure": structure, "method": method, "among": among, "indicator": name}
+                row |= {"rho": rho, "rho_low": low, "rho_high": high, "n": n}
+                rows.append(row | {"informative": "yes" if low > 0 or high < 0 else "no" if low <= 0 else ""})
     return pd.DataFrame(rows)
 
 
 def _shown(table: pd.DataFrame) -> Table:
-    """A row per structure and method, a column per indicator: rho over its interval."""
+    """A row per structure, method and what is compared, a column per indicator: rho over its interval."""
     indicators = list(dict.fromkeys(table["indicator"]))
     rows = []
-    for (structure, method), part in table.groupby(["structure", "method"], sort=False):
-        cells = [Cell(str(structure)), Cell(str(method)), Cell(f"{part['n'].max()}", float(part["n"].max()))]
+    for key, part in table.groupby(["structure", "method", "among"], sort=False):
+        cells = [*(Cell(str(word)) for word in key), Cell(f"{part['n'].max()}", float(part["n"].max()))]
         for row in part.to_dict("records"):
             rho, ends = float(row["rho"]), [number("rho", row[f"rho_{end}"]) for end in ("low", "high")]
             mark = " *" if row["informative"] == "yes" else ""
             known = math.isfinite(rho)
             cells.append(Cell(number("rho", rho) + mark, rho, " to ".join(ends)) if known else Cell("–"))
         rows.append(tuple(cells))
-    caption = "Spearman's rank correlation, below it its 95 % interval; *: the interval leaves out zero"
-    return Table(("structure", "method", "n", *map(head, indicators)), tuple(rows), caption)
+    caption = (
+        "Spearman's rank correlation, below it its 95 % interval; *: the interval leaves out zero."
+        " Replicates: by ranks within each data set"
+    )
+    return Table(("structure", "method", "among", "n", *map(head, indicators)), tuple(rows), caption)
 
 
 def _remarks(table: pd.DataFrame, error: str) -> list[str]:
     said = []
-    for (structure, method), part in table.groupby(["structure", "method"], sort=False):
+    for (structure, method, among), part in table.groupby(["structure", "method", "among"], sort=False):
         known = part[part["rho"].notna()]
         if known.empty:
             continue
@@ -127,7 +126,7 @@ def _remarks(table: pd.DataFrame, error: str) -> list[str]:
         )
         n = int(known["n"].max())
         said.append(
-            f"{structure}, {method}, {n} refinements: {what or 'no indicator'} is correlated with the {label(error)}."
+            f"{structure}, {method}, {n} {among}: {what or 'no indicator'} is correlated with the {label(error)}."
         )
     looked = int(table["rho"].notna().sum())
     if looked:
