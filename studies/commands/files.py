@@ -101,6 +101,8 @@ def report(
 ) -> None:
     """Write report.html of a run or study, from the files in its folder alone -> report.html, figures/*.svg, *.pdf.
 
+    Of a study also its own page and tables anew -> index.html.
+
     Example: nanoed report brookite
     """
     from nanoed.studies.folder import refusals
@@ -108,3 +110,7 @@ def report(
 
     with refusals(folder):
         print(make(folder, pdf))
+        if (folder / "study.toml").is_file():
+            from nanoed.studies.sweeps.study import page_anew
+
+            print(page_anew(folder))

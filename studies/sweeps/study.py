@@ -18,14 +18,16 @@ from nanoed.pipeline.page.html import Table
 from nanoed.sim.physics.crystal import Crystal, read_cif
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.files import write_whole
+from nanoed.studies.folder import alone
 from nanoed.studies.settings import nearest
+from nanoed.studies.size_report import read_many
 from nanoed.studies.statistics import AS_PUBLISHED
 from nanoed.studies.sweeps.analyses import ANALYSES, CHECKS, OF_MODELS
 from nanoed.studies.sweeps.analyses.common import ARITHMETIC, GEOMETRIC, MEAN_IS, MEASURES, derived, means
 from nanoed.studies.sweeps.analyses.sites import Models
 from nanoed.studies.sweeps.cluster import reach
 from nanoed.studies.sweeps.cost import SECONDS, Cost, estimate, machine_speed
-from nanoed.studies.sweeps.grid import Extent, Point, Study, points_of, study_digest
+from nanoed.studies.sweeps.grid import Extent, Point, Study, load_study, points_of, study_digest
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
 from nanoed.studies.sweeps.shown import page_table
 from nanoed.studies.sweeps.store import MARK, Store, held
@@ -117,6 +119,24 @@ def _room(out: Path, new: Sequence[Cost], cores: int) -> None:
         )
 
 
+def page_anew(folder: Path) -> Path:
+    """Tables, figures and page of a study once more, from its study.toml and results.csv, by today's analysis.
+
+    A table of refined models, which only the runs have, stays as it is. Raises InputError for files that are none.
+    """
+    study = load_study(str(folder / MARK))
+    _known_analysis(study)
+    read_many(folder / "results.csv")
+    text = (folder / "results.csv").read_text(encoding="utf-8")
+    missing = [axis for axis in ("block", *study.axes) if axis not in text.split("\n", 2)[1].split(",")]
+    if not text.startswith("# ") or missing:
+        raise InputError("not the results of its study.toml", file=folder / "results.csv", field=", ".join(missing))
+    results = read_study_results(text, study.axes)
+    with alone(folder.absolute()):
+        outcome = ANALYSES[study.analysis](results, study.settings) if study.analysis in ANALYSES else Outcome()
+        return _write(outcome, results, study, folder, text.split("\n", 1)[0].removeprefix("# "))
+
+
 def estimates(study: Study, extent: Extent, runs: Path) -> list[Estimate]:
     """What each block will cost, without what the folder of runs holds already."""
     points = _points(study, extent)
@@ -177,10 +197,14 @@ def _models(points: Sequence[Point], store: Store) -> Models:
     return model
 
 
-def _points(study: Study, extent: Extent) -> list[Point]:
+def _known_analysis(study: Study) -> None:
     if study.analysis not in CHECKS:
         allowed = nearest(study.analysis, CHECKS)
         raise InputError("unknown analysis", field="analysis", value=study.analysis, allowed=allowed)
+
+
+def _points(study: Study, extent: Extent) -> list[Point]:
+    _known_analysis(study)
     points = points_of(study, extent)
     if not points:
         raise InputError("no point of the grid is left", field="block", allowed="a block that is not skipped")

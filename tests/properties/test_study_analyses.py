@@ -86,9 +86,12 @@ def test_size_limit_draws_every_scan_apart_and_names_what_only_one_panel_has():
     rows += sized(lambda d, *_: 0.1 / d, ("kinematical",), n_obs=math.nan, scan="serial", structure="ito")
     figure = size_limit.analyse(results(rows, AXES), {}).drawings["accuracy"].figure
     named = {text.get_text().removesuffix(" e/Å²") for text in figure.legends[0].get_texts()}
-    assert named == {f"{m}, 10³" for m in ("kinematical, precession", "dynamical, precession", "kinematical, serial")}
-    markers = [panel.containers[0].lines[0].get_marker() for panel in figure.axes]
-    assert len(set(markers)) == 2
+    assert named == {"precession, 10³", "serial, 10³"}
+    drawn = {panel.get_title(): [c.lines[0].get_marker() for c in panel.containers] for panel in figure.axes}
+    assert set(drawn) == {f"{s}, {m}" for s in ("brookite", "ito") for m in ("kinematical", "dynamical")}
+    assert len(drawn["brookite, kinematical"]) == 1
+    assert drawn["ito, dynamical"] == []
+    assert drawn["ito, kinematical"] != drawn["brookite, kinematical"]
 
 
 @pytest.mark.parametrize(("level", "told"), [("1e4", "10⁴"), ("2e+01", "2·10¹"), ("12", "12"), ("none", "none")])
@@ -264,7 +267,7 @@ def test_a_reduction_that_no_table_would_have_is_refused():
         }]}
     )  # fmt: skip
     with pytest.raises(InputError, match="no such reduction"):
-        paper.check_levels(points_of(grid, "default"))
+        paper.check({}, grid.axes, points_of(grid, "default"))
 
 
 def test_sites_of_the_refined_models_stand_beside_the_published_ones(tmp_path):
@@ -350,6 +353,22 @@ def test_the_report_of_many_runs_has_the_means_of_their_study(tmp_path, analysis
     assert f"{word} mean over the replicates" in report(tmp_path).read_text("utf-8")
     accuracy = pd.read_csv(tmp_path / "figures" / "accuracy.csv")
     assert accuracy["av_dist_A"].tolist() == pytest.approx([mean, mean], rel=1e-5)
+
+
+def test_the_page_of_a_study_is_made_anew_from_its_table(tmp_path):
+    block = '[[block]]\nname = "a"\ncases = ["anatase"]\nseeds = [1]\naxes = { flaw = { none = {} } }\n'
+    (tmp_path / "study.toml").write_text(f'name = "x"\nanalysis = "flaws"\n{block}')
+    table = results(published_rows(), ("flaw_off",)).rename(columns={"flaw_off": "flaw"})
+    (tmp_path / "results.csv").write_text("# nanoed study x\n" + table.to_csv(index=False))
+    page = study.page_anew(tmp_path).read_text("utf-8")
+    assert "flaw mosaicity moves" in page
+    changes = (tmp_path / "changes.csv").read_bytes()
+    assert changes.startswith(b"# nanoed study x\n")
+    assert study.page_anew(tmp_path).read_text("utf-8") == page
+    (tmp_path / "results.csv").write_text("# nanoed study x\n" + table.drop(columns="flaw").to_csv(index=False))
+    with pytest.raises(InputError, match="field 'flaw': not the results"):
+        study.page_anew(tmp_path)
+    assert (tmp_path / "changes.csv").read_bytes() == changes
 
 
 def test_results_survive_being_written_and_read():
