@@ -87,7 +87,7 @@ def test_size_limit_draws_every_scan_apart_and_names_what_only_one_panel_has():
     figure = size_limit.analyse(results(rows, AXES), {}).drawings["accuracy"].figure
     named = {text.get_text().removesuffix(" e/Å²") for text in figure.legends[0].get_texts()}
     assert named == {"precession, 10³", "serial, 10³"}
-    drawn = {panel.get_title(): [c.lines[0].get_marker() for c in panel.containers] for panel in figure.axes}
+    drawn = {panel.get_title(loc="left"): [c.lines[0].get_marker() for c in panel.containers] for panel in figure.axes}
     assert set(drawn) == {f"{s}, {m}" for s in ("brookite", "ito") for m in ("kinematical", "dynamical")}
     assert len(drawn["brookite, kinematical"]) == 1
     assert drawn["ito, dynamical"] == []
