@@ -192,7 +192,11 @@ def test_a_scheduler_that_runs_already_serves_and_may_go(tmp_path, notes, protoc
         dask.config.set({"distributed.nanny.pre-spawn-environ": ONE_THREAD}),
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
         LocalCluster(
-            n_workers=1, threads_per_worker=1, protocol=f"{protocol}://", security=secure, dashboard_address="127.0.0.1:0"
+            n_workers=1,
+            threads_per_worker=1,
+            protocol=f"{protocol}://",
+            security=secure,
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
     ):
         address = cluster.scheduler_address
