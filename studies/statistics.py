@@ -67,7 +67,7 @@ def spearman(
     groups : labels; ranks are taken within each group, about their mean there, so that what groups differ by does not
     count; every group but one takes one from the n of the interval.
     The interval is that of Fisher's z with variance (1 + rho²/2) / (n - 3) (Bonett & Wright, Psychometrika 65 (2000)
-    23). NaN for fewer than four pairs or where one side is constant.
+    23). NaN for fewer than four pairs (three and one for each group) or where one side is constant.
     """
     together = np.zeros(len(x)) if groups is None else np.asarray(groups)
     table = pd.DataFrame({"x": np.asarray(x, float), "y": np.asarray(y, float), "group": together})
@@ -104,34 +104,21 @@ def reach_below(values: dict[float, Sequence[float]], limit: float, rng: np.rand
 
     values : size -> replicates; one that failed is NaN and counts as infinite. Ends are interpolated between the two
     sizes linearly in the logarithms, or stand at the size below where the other has a failure. Intervals: the ends for
-    log means drawn from their t distribution about those found, the variance of the logarithms pooled over the sizes,
-    and reaching to the size with a failure where that ends the range; they are NaN with fewer than two replicates, and
+    log means drawn from their t distribution about those found, the variance of the logarithms pooled over the sizes;
+    a draw that ends beside a failure may end anywhere up to that size. They are NaN with fewer than two replicates, and
     where an end is open they tell only how often it would be found inside.
     """
     sizes = np.array(sorted(values))
     replicates = [np.nan_to_num(np.asarray(values[s], float), nan=math.inf) for s in sizes]
     log_means = np.array([_log_mean(v) for v in replicates])
     low, high, open_low, open_high = _ends(sizes, log_means, limit)
-    drawn = np.full((DRAWS, 2), math.nan)
+    near, far = np.full((2, DRAWS, 2), math.nan)
     if min(len(v) for v in replicates) > 1:
-        drawn = np.array([_ends(sizes, row, limit)[:2] for row in _drawn_log_means(replicates, rng)])
-    lowest, highest = (_percentiles(drawn[:, i]) for i in (0, 1))
-    failed = _failed_beyond(sizes, log_means, low, -1), _failed_beyond(sizes, log_means, high, 1)  # NaN moves no end
-    return Reach(
-        low,
-        (min(lowest[0], failed[0]), lowest[1]),
-        open_low,
-        high,
-        (highest[0], max(highest[1], failed[1])),
-        open_high,
-    )
-
-
-def _failed_beyond(sizes: Array, log_means: Array, end: float, step: int) -> float:
-    """The next size beyond an end, where it has a failure; else NaN."""
-    beyond = np.flatnonzero(sizes == end) + step
-    beyond = beyond[(beyond >= 0) & (beyond < len(sizes))]
-    return float(sizes[beyond[0]]) if len(beyond) and np.isinf(log_means[beyond[0]]) else math.nan
+        draws = _drawn_log_means(replicates, rng)
+        near, far = (np.array([_ends(sizes, row, limit, reach)[:2] for row in draws]) for reach in (False, True))
+    lowest = _percentiles(far[:, 0])[0], _percentiles(near[:, 0])[1]
+    highest = _percentiles(near[:, 1])[0], _percentiles(far[:, 1])[1]
+    return Reach(low, lowest, open_low, high, highest, open_high)
 
 
 def _log_mean(values: Array) -> float:
@@ -150,7 +137,8 @@ def _drawn_log_means(replicates: Sequence[Array], rng: np.random.Generator) -> A
     return np.asarray(np.array([x.mean() for x in logs]) + drawn)
 
 
-def _ends(sizes: Array, log_means: Array, limit: float) -> tuple[float, float, bool, bool]:
+def _ends(sizes: Array, log_means: Array, limit: float, reach: bool = False) -> tuple[float, float, bool, bool]:
+    """Both ends and whether they are open; beside a failure the size inside, with `reach` the one that failed."""
     target = math.log(limit)
     best = int(np.argmin(log_means))
     if not log_means[best] < target:
@@ -160,14 +148,15 @@ def _ends(sizes: Array, log_means: Array, limit: float) -> tuple[float, float, b
         first -= 1
     while last < len(sizes) - 1 and log_means[last + 1] < target:
         last += 1
-    low = _crossing(sizes, log_means, first, first - 1, target) if first > 0 else float(sizes[0])
-    high = _crossing(sizes, log_means, last, last + 1, target) if last < len(sizes) - 1 else float(sizes[-1])
-    return low, high, first == 0, last == len(sizes) - 1
+    low = _crossing(sizes, log_means, first, first - 1, target, reach) if first > 0 else float(sizes[0])
+    open_high = last == len(sizes) - 1
+    high = float(sizes[-1]) if open_high else _crossing(sizes, log_means, last, last + 1, target, reach)
+    return low, high, first == 0, open_high
 
 
-def _crossing(sizes: Array, log_means: Array, inside: int, outside: int, target: float) -> float:
+def _crossing(sizes: Array, log_means: Array, inside: int, outside: int, target: float, reach: bool) -> float:
     if not math.isfinite(log_means[outside]):
-        return float(sizes[inside])
+        return float(sizes[outside if reach else inside])
     part = (target - log_means[inside]) / (log_means[outside] - log_means[inside])
     x0, x1 = math.log(sizes[inside]), math.log(sizes[outside])
     return math.exp(x0 + part * (x1 - x0))

@@ -20,7 +20,7 @@ from nanoed.sim.dataset import DataSet
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 QUARTERS = 4  # of the series; a hot pixel is one in three of them
-ODD_ERRORS = 4.0  # standard errors by which a row is odd, of its pieces: between many strong spots 1 in 100 is missed
+ODD_ERRORS = 4.0  # standard errors, of its pieces, by which a row is odd
 RING = np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1], [2, 2]]) - 1
 
 

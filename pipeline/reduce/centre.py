@@ -37,13 +37,10 @@ def direct_beam(frame: Array, sigma_px: float, radius_px: float) -> Array:
     return centre + np.array([x0, y0])
 
 
-def is_hidden(bad: NDArray[np.bool_], stated: Array, radius_px: float) -> bool:
-    """Whether most pixels (ny, nx) within `radius_px` of the stated centre (x, y) are bad: a beam stop, a chip border.
-
-    The brightest spot of a frame is then no direct beam.
-    """
+def mostly_bad(bad: NDArray[np.bool_], place: Array, radius_px: float) -> bool:
+    """Whether most pixels (ny, nx) within `radius_px` of a place (x, y) are bad: a beam stop, a chip border."""
     y, x = np.mgrid[: bad.shape[0], : bad.shape[1]] + 0.5
-    around = np.hypot(x - stated[0], y - stated[1]) <= radius_px
+    around = np.hypot(x - place[0], y - place[1]) <= radius_px
     return bool(around.any() and bad[around].mean() > 0.5)
 
 

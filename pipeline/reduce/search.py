@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanoed.pipeline.reduce.badpixels import BadPixels, filled, find_bad_pixels
-from nanoed.pipeline.reduce.centre import direct_beam, friedel_centre, is_hidden
+from nanoed.pipeline.reduce.centre import direct_beam, friedel_centre, mostly_bad
 from nanoed.pipeline.reduce.noise import (
     add_noise,
     gain_and_offset,
@@ -32,7 +32,8 @@ class Detector:
     """What the frames say of the detector: covariance (3, 3) over mean of the counts of pixels (dy, dx) apart
     (noise.noise_covariance); Gaussian sigma of spots in pixels; pixels that do not count; noise (m, 2) of
     noise.noise_table; dead time in 1 / counts of a pixel in one exposure (deadtime.restored), its error, and whether it
-    is "given" by the settings, "measured" or "assumed"; offset in counts, of noise.gain_and_offset."""
+    is "given" by the settings, "measured" or "assumed"; offset in counts, of noise.gain_and_offset; whether the direct
+    beam is hidden, so that it is where it is stated to be."""
 
     covariance: Array
     spot_sigma: float
@@ -42,6 +43,7 @@ class Detector:
     dead_time_error: float = 0.0
     dead_time_is: str = "assumed"
     offset: float = 0.0
+    beam_hidden: bool = False
 
     @property
     def gain(self) -> float:
@@ -55,11 +57,12 @@ def detector_of(
     """Bad pixels, gain and spot width from a sample of frames; values given in the spec are kept."""
     sigma, covariance, offset = spec.peaks.spot_sigma_px or 1.2, uncorrelated(spec.noise.gain or 1.0), 0.0
     pixels = find_bad_pixels(dataset, spec.mask, workers, progress)
-    sums = noise_sums()
+    hidden, sums = beam_is_hidden(dataset, pixels.bad, 2 * sigma, spec), noise_sums()
     for _ in range(2):
         stacked, sums = np.zeros((1, 1)), noise_sums()
         for i in spread_out(len(dataset), spec.noise.sample_frames):
-            known = Detector(covariance, sigma, pixels, noise_table(noise_sums()), offset=offset)
+            table = noise_table(noise_sums())
+            known = Detector(covariance, sigma, pixels, table, offset=offset, beam_hidden=hidden)
             frame, cleaned, _, peaks = _looked_at(dataset, i, known, spec)
             net = cleaned.frame - cleaned.background
             add_noise(net, cleaned.background, cleaned.n_background, cleaned.usable, sums)
@@ -73,7 +76,18 @@ def detector_of(
     given = (spec.noise.dead_time_us or 0.0) * 1e-6
     dead_time = given / (dataset.nominal.gain * dataset.nominal.exposure_s)
     how = "assumed" if spec.noise.dead_time_us is None else "given"
-    return Detector(covariance, sigma, pixels, noise_table(sums), dead_time, 0.0, how, offset)
+    return Detector(covariance, sigma, pixels, noise_table(sums), dead_time, 0.0, how, offset, hidden)
+
+
+def beam_is_hidden(dataset: DataSet, bad: NDArray[np.bool_], sigma_px: float, spec: ReduceSpec) -> bool:
+    """Whether no frame shows the direct beam: bad pixels lie where it is stated to be, and the brightest spots of the
+    frames lie here and there, as reflections do, not all in the same place."""
+    stated, radius = np.array(dataset.nominal.centre_px), spec.peaks.d_star_min / dataset.nominal.a_per_px
+    if not mostly_bad(bad, stated, sigma_px):
+        return False
+    frames = spread_out(len(dataset), spec.noise.sample_frames)
+    places = np.array([direct_beam(filled(read_frame(dataset, i), bad), sigma_px, radius) for i in frames])
+    return bool(np.median(np.hypot(*(places - np.median(places, axis=0)).T)) > radius)
 
 
 def search(
@@ -103,9 +117,9 @@ def _looked_at(
     bad = detector.pixels.bad
     frame = filled(read_frame(dataset, i), bad)
     radius = spec.peaks.d_star_min / nominal.a_per_px
-    centre, stated = direct_beam(frame, 2 * detector.spot_sigma, radius), np.array(nominal.centre_px)
-    if np.hypot(*(centre - stated)) > radius and is_hidden(bad, stated, 2 * detector.spot_sigma):
-        centre = stated
+    centre = np.array(nominal.centre_px)
+    if not detector.beam_hidden:
+        centre = direct_beam(frame, 2 * detector.spot_sigma, radius)
     valid = valid_pixels(frame, centre, radius, nominal.saturation, bad)
     cleaned = clean(frame, valid, centre, detector.spot_sigma, detector.gain, spec.peaks, detector.offset)
     whole = valid & ~detector.pixels.beside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -137,7 +138,7 @@ def sound_cell(cell: Sequence[float]) -> bool:
     if not (inside and np.isfinite(cell).all()):
         return False
     found = gemmi.UnitCell(*cell)
-    return bool(found.is_crystal() and found.volume > 0)
+    return bool(found.is_crystal() and found.volume > 1e-3 * math.prod(lengths))
 
 
 @lru_cache(maxsize=64)

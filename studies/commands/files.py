@@ -109,8 +109,8 @@ def report(
     from nanoed.studies.report import report as make
 
     with refusals(folder):
-        print(make(folder, pdf))
         if (folder / "study.toml").is_file():
             from nanoed.studies.sweeps.study import page_anew
 
             print(page_anew(folder))
+        print(make(folder, pdf))

@@ -75,9 +75,10 @@ def reach(address: str, tell: Callable[[str], None]) -> None:
             tell("the scheduler has no workers yet; waiting for them")
         try:
             threads = threads_of(client)
-        except ImportError as error:
+        except Exception as error:  # what a worker raises comes as Dask likes
+            what = " ".join(str(error).split())[:160]
             raise InputError(
-                f"its workers cannot load nanoed ({error})", field="--scheduler", value=address,
+                f"its workers do not load nanoed ({what})", field="--scheduler", value=address,
                 allowed="workers with the sources of this program",
             ) from error  # fmt: skip
         if max(threads.values(), default=1) > 1:
@@ -105,6 +106,7 @@ def _existing(address: str) -> Iterator[Client]:
     from distributed import Client
     from distributed.security import Security
 
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # Dask gives it a level of its own
     if not address.startswith(("tcp://", "tls://")):
         allowed = "tcp://HOST:PORT or tls://HOST:PORT"
         raise InputError("not an address", field="--scheduler", value=address, allowed=allowed)

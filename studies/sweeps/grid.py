@@ -146,6 +146,12 @@ class Study(_Part):
         """Names of the axes of all blocks, in order."""
         return list(dict.fromkeys(name for block in self.block for name in block.axes))
 
+    @property
+    def levels(self) -> dict[str, list[str]]:
+        """Labels of the levels of every axis, of all blocks, in order."""
+        every = {name: [label for block in self.block for label in block.axes.get(name, ())] for name in self.axes}
+        return {name: list(dict.fromkeys(labels)) for name, labels in every.items()}
+
     def toml(self) -> str:
         """The study as a TOML file to copy and edit."""
         return write_toml(self.model_dump(mode="json", exclude_defaults=True))

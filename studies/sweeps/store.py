@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from nanoed.sim.physics.errors import InputError
@@ -26,6 +26,11 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for the frames of runs while they last, beside the store."""
+        return self.folder.parent / ".scratch"
 
     def place(self, key: str) -> Path:
         """Folder of the run with this key."""
@@ -68,24 +73,42 @@ class Store:
 def held(out: Path, runs: Path | None) -> Iterator[Store]:
     """The store of a study's runs, in `runs` or `out`/runs, while the locks of both folders are held.
 
-    Where `runs` is refused, nothing is made of `out`. Raises InputError.
+    Where one of them is refused, nothing is made. Raises InputError.
     """
-    if runs is None:
-        with claimed(out), alone((out / "runs").absolute()):
-            yield Store(out / "runs")
-        return
-    runs = runs.absolute()
-    with refusals(runs, "--runs"):
-        if runs.exists() and not runs.is_dir():
-            raise InputError("not a folder", file=runs, field="--runs", allowed="a folder")
-        runs.parent.mkdir(parents=True, exist_ok=True)
-    with alone(runs, "--runs"):
-        with refusals(runs, "--runs"):
-            runs.mkdir(exist_ok=True)
-            if not os.access(runs, os.W_OK):
-                raise InputError("read-only", file=runs, field="--runs", allowed="a writable folder")
-        with claimed(out):
-            yield Store(runs)
+    out, place = out.absolute(), (runs or out / "runs").absolute()
+    if place == out or place in out.parents:
+        raise InputError("holds --out", file=place, field="--runs", allowed="another folder, or one in --out")
+    with refusals(place, "--runs"):
+        if place.exists() and not place.is_dir():
+            raise InputError("not a folder", file=place, field="--runs", allowed="a folder")
+        if place.exists() and not os.access(place, os.W_OK):
+            raise InputError("read-only", file=place, field="--runs", allowed="a writable folder")
+    _usable(out)
+    made = [path for path in (place, *place.parents, out, *out.parents) if not path.exists()]
+    try:
+        with refusals(place, "--runs"):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        locks = [alone(place, "--runs"), claimed(out)]
+        with ExitStack() as both:
+            for lock in locks[::-1] if out in place.parents else locks:
+                both.enter_context(lock)
+            yield Store(place)
+    finally:
+        for path in sorted(set(made), key=lambda path: -len(path.parts)):
+            with suppress(OSError):  # those that hold something stay
+                path.rmdir()
+
+
+def _usable(folder: Path) -> None:
+    """Raise InputError for a folder that holds something other than a study."""
+    with refusals(folder):
+        if folder.exists() and not folder.is_dir():
+            raise InputError("not a folder", file=folder, field="--out", allowed="a folder")
+        found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        others = [name for name in found if name not in OURS and not name.startswith(".partial-")]
+        if others and not (folder / MARK).exists():
+            allowed = "a new or empty folder, or one of a study"
+            raise InputError("the folder holds something else", file=folder, field="--out", allowed=allowed)
 
 
 @contextmanager
@@ -95,14 +118,8 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises InputError where another process holds it, and for a folder that holds something other than a study.
     """
     folder = folder.absolute()
+    _usable(folder)
     with refusals(folder):
-        if folder.exists() and not folder.is_dir():
-            raise InputError("not a folder", file=folder, field="--out", allowed="a folder")
-        found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        others = [name for name in found if name not in OURS and not name.startswith(".partial-")]
-        if others and not (folder / MARK).exists():
-            allowed = "a new or empty folder, or one of a study"
-            raise InputError("the folder holds something else", file=folder, field="--out", allowed=allowed)
         folder.parent.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         with refusals(folder):

@@ -22,7 +22,7 @@ from nanoed.studies.folder import alone
 from nanoed.studies.settings import nearest
 from nanoed.studies.size_report import read_many
 from nanoed.studies.statistics import AS_PUBLISHED
-from nanoed.studies.sweeps.analyses import ANALYSES, CHECKS, OF_MODELS
+from nanoed.studies.sweeps.analyses import ANALYSES, CHECKS, OF_MODELS, sites
 from nanoed.studies.sweeps.analyses.common import ARITHMETIC, GEOMETRIC, MEAN_IS, MEASURES, derived, means
 from nanoed.studies.sweeps.analyses.sites import Models
 from nanoed.studies.sweeps.cluster import reach
@@ -90,13 +90,13 @@ def run_study(
     analysis = ANALYSES.get(study.analysis)
     if scheduler is not None:
         reach(scheduler, tell)
+    each = costs(points)
+    _room((runs or out / "runs").absolute(), each, 0 if scheduler else workers)
     with held(out, runs) as store:
-        each = costs(points)
-        _room(out, [each[key] for key in each if not store.holds(key)], 0 if scheduler else workers)
         write_whole(out / MARK, study.toml())
         expected = {key: cost.core_seconds for key, cost in each.items()}
         sweep = run_points(points, store, expected, workers, scheduler, tell, task)
-        shutil.rmtree(out / ".scratch", ignore_errors=True)
+        shutil.rmtree(store.scratch, ignore_errors=True)
         header = header_of(study, extent, points)
         text = results_table(points, study.axes, store, sweep.lost)
         write_whole(out / "results.csv", f"# {header}\n{text}")
@@ -109,23 +109,27 @@ def run_study(
     return Finished(page, text, results, sweep, sweep_estimate(each, sweep))
 
 
-def _room(out: Path, new: Sequence[Cost], cores: int) -> None:
+def _room(runs: Path, each: Mapping[str, Cost], cores: int) -> None:
     """Raise InputError where the disk has no room for what new runs leave and for their frames while they last."""
-    need = sum(cost.kept_MB for cost in new) + cores * max((cost.scratch_MB for cost in new), default=0.0)
-    free = shutil.disk_usage(out).free / 1e6
+    new = [cost for key, cost in each.items() if not Store(runs).holds(key)]
+    scratch = max((cost.scratch_MB for cost in new), default=0.0)
+    need = sum(cost.kept_MB for cost in new) + min(cores, len(new)) * scratch
+    there = next(folder for folder in (runs, *runs.parents) if folder.exists())
+    free = shutil.disk_usage(there).free / 1e6
     if need > free:
         raise InputError(
-            f"{free:.0f} MB are free", file=out, field="--out", allowed=f"a disk with {need:.0f} MB for these runs"
-        )
+            f"{free:.0f} MB are free", file=there, field="--runs" if there == runs else "--out",
+            allowed=f"a disk with {need:.0f} MB for these runs",
+        )  # fmt: skip
 
 
 def page_anew(folder: Path) -> Path:
     """Tables, figures and page of a study once more, from its study.toml and results.csv, by today's analysis.
 
-    A table of refined models, which only the runs have, stays as it is. Raises InputError for files that are none.
+    A table of refined models, which only the runs have, is taken as it stands. Raises InputError for wrong files.
     """
     study = load_study(str(folder / MARK))
-    _known_analysis(study)
+    _points(study, "full")
     read_many(folder / "results.csv")
     text = (folder / "results.csv").read_text(encoding="utf-8")
     missing = [axis for axis in ("block", *study.axes) if axis not in text.split("\n", 2)[1].split(",")]
@@ -134,6 +138,8 @@ def page_anew(folder: Path) -> Path:
     results = read_study_results(text, study.axes)
     with alone(folder.absolute()):
         outcome = ANALYSES[study.analysis](results, study.settings) if study.analysis in ANALYSES else Outcome()
+        if study.analysis in OF_MODELS:
+            outcome = outcome.beside(sites.again(folder / f"{sites.TABLE}.csv"))
         return _write(outcome, results, study, folder, text.split("\n", 1)[0].removeprefix("# "))
 
 
@@ -197,18 +203,14 @@ def _models(points: Sequence[Point], store: Store) -> Models:
     return model
 
 
-def _known_analysis(study: Study) -> None:
+def _points(study: Study, extent: Extent) -> list[Point]:
     if study.analysis not in CHECKS:
         allowed = nearest(study.analysis, CHECKS)
         raise InputError("unknown analysis", field="analysis", value=study.analysis, allowed=allowed)
-
-
-def _points(study: Study, extent: Extent) -> list[Point]:
-    _known_analysis(study)
     points = points_of(study, extent)
     if not points:
         raise InputError("no point of the grid is left", field="block", allowed="a block that is not skipped")
-    CHECKS[study.analysis](study.settings, study.axes, points)
+    CHECKS[study.analysis](study.settings, study.levels, points)
     return points
 
 

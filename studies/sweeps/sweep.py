@@ -76,7 +76,7 @@ def run_points(
     if found.reused:
         tell(f"{found.reused} of {len(unique)} runs are there already")
     if todo:
-        scratch = None if scheduler else str(store.folder.parent / ".scratch")
+        scratch = None if scheduler else str(store.scratch)
         began, marks = perf_counter(), []
         with _present(scheduler), connected(min(workers, len(todo)), scheduler) as client:
             for cores in _collect(client, todo, store, expected, scratch, tell, task, found):

@@ -180,13 +180,14 @@ def test_local_cluster_listens_to_this_machine_alone_and_has_one_thread_each():
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "tls"])
-def test_a_scheduler_that_runs_already_serves_and_may_go(tmp_path, notes, protocol):
+def test_a_scheduler_that_runs_already_serves_and_may_go(tmp_path, notes, monkeypatch, protocol):
     secure, ours = None, {}
     if protocol == "tls":
         secure = Security.temporary()
         ours = {"ca-file": secure.tls_ca_file, "client.key": secure.tls_client_key}
         ours["client.cert"] = secure.tls_client_cert
     said: list[str] = []
+    monkeypatch.setattr("nanoed.studies.sweeps.cluster.CONNECT_S", 2)
     with (
         dask.config.set({f"distributed.comm.tls.{name}": value for name, value in ours.items()}),
         dask.config.set({"distributed.nanny.pre-spawn-environ": ONE_THREAD}),
@@ -229,13 +230,29 @@ def test_what_is_refused_makes_no_folder(tmp_path, notes, monkeypatch):
     runs.write_text("")
     with pytest.raises(InputError, match="field '--runs': not a folder"):
         run_study(study(), "default", out, 1, None, print, runs)
-    assert os.listdir(tmp_path) == ["runs"]
+    with pytest.raises(InputError, match="field '--runs': holds --out"):
+        run_study(study(), "default", out, 1, None, print, tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="something else"):
+        run_study(study(), "default", tmp_path / "mine", 1, None, print, tmp_path / "deep" / "er")
+    with claimed(tmp_path / "mine" / "out"), pytest.raises(InputError, match="field '--out': in use"):
+        run_study(study(), "default", tmp_path / "mine" / "out", 1, None, print, tmp_path / "deep" / "er")
+    assert sorted(os.listdir(tmp_path)) == ["mine", "runs"]
+
+
+def test_runs_may_lie_within_the_folder_of_the_study(tmp_path, notes):
+    out = tmp_path / "out"
+    for made in (1, 0):
+        done = run_study(study((1,)), "default", out, 1, None, print, out / "store", sweep_tasks.slow)
+        assert len(done.sweep.made) == made
 
 
 def test_a_disk_without_room_for_a_study_is_told_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("nanoed.studies.sweeps.study.shutil.disk_usage", lambda path: SimpleNamespace(free=1e6))
     with pytest.raises(InputError, match="1 MB are free"):
         ran(study(), tmp_path / "out", 1)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "tcp://127.0.0.1:1"])

@@ -123,7 +123,11 @@ def test_flaws_are_paired_by_seed():
     by = outcome.tables["changes"].set_index("flaw")
     assert by["r_obs_pct"].to_dict() == {"film": pytest.approx(2.0), "tilt": pytest.approx(0.5)}
     assert by.loc["film", "r_obs_pct_high"] == pytest.approx(2.0, abs=1e-9)
-    assert "film moves R_obs most, by 2.00" in outcome.remarks[0]
+    assert "film moves the R_obs (%) most, by 2.00" in outcome.remarks[0]
+    alone = flaws.analyse(results(rows, ("flaw",)), {"columns": ["av_dist_A"]})
+    assert "moves the average distance (Å) most" in alone.remarks[0]
+    none = flaws.analyse(results(rows, ("flaw",)), {"columns": ["hand_right"]})
+    assert none.tables == {}
 
 
 def test_indicator_that_tells_is_told_from_one_that_does_not():
@@ -267,7 +271,7 @@ def test_a_reduction_that_no_table_would_have_is_refused():
         }]}
     )  # fmt: skip
     with pytest.raises(InputError, match="no such reduction"):
-        paper.check({}, grid.axes, points_of(grid, "default"))
+        paper.check({}, grid.levels, points_of(grid, "default"))
 
 
 def test_sites_of_the_refined_models_stand_beside_the_published_ones(tmp_path):
@@ -356,7 +360,7 @@ def test_the_report_of_many_runs_has_the_means_of_their_study(tmp_path, analysis
 
 
 def test_the_page_of_a_study_is_made_anew_from_its_table(tmp_path):
-    block = '[[block]]\nname = "a"\ncases = ["anatase"]\nseeds = [1]\naxes = { flaw = { none = {} } }\n'
+    block = '[[block]]\nname = "a"\ncases = ["anatase"]\nseeds = [1]\naxes = { flaw = { none = {}, mosaicity = {} } }\n'
     (tmp_path / "study.toml").write_text(f'name = "x"\nanalysis = "flaws"\n{block}')
     table = results(published_rows(), ("flaw_off",)).rename(columns={"flaw_off": "flaw"})
     (tmp_path / "results.csv").write_text("# nanoed study x\n" + table.to_csv(index=False))

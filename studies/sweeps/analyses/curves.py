@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from nanoed.pipeline.page.drawing import INK, MUTED, styled
+from nanoed.sim.physics.errors import InputError
+from nanoed.studies.settings import nearest
 from nanoed.studies.sweeps.analyses.common import (
     LONGEST_BAR,
     MEAN_IS,
@@ -26,7 +28,7 @@ from nanoed.studies.sweeps.analyses.common import (
     positions,
     spans,
 )
-from nanoed.studies.sweeps.analyses.settings import Quantity, Settings, known_column, settings_of
+from nanoed.studies.sweeps.analyses.settings import Levels, Quantities, Settings, known_column, settings_of
 from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import TAKEN, Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, label, number, page_table, power
@@ -47,7 +49,14 @@ def _free(name: str) -> str:
 
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), AfterValidator(_free)]
-Label = Annotated[str, BeforeValidator(str)]
+
+
+def _text(value: object) -> str:
+    """A label or a number as `where` writes it."""
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+Label = Annotated[str, BeforeValidator(_text)]
 
 
 class Curve(Settings):
@@ -56,7 +65,7 @@ class Curve(Settings):
     name: FileName
     title: str = ""
     x: str
-    y: Annotated[tuple[Quantity, ...], Field(min_length=1), BeforeValidator(_several)]
+    y: Annotated[Quantities, BeforeValidator(_several)]
     by: str = "method"
     where: dict[str, Annotated[tuple[Label, ...], BeforeValidator(_several)]] = Field(default_factory=dict)
 
@@ -78,11 +87,16 @@ class Curves(Settings):
         return value
 
 
-def check(settings: Mapping[str, Any], axes: Sequence[str], points: Sequence[Point]) -> None:
+def check(settings: Mapping[str, Any], axes: Levels, points: Sequence[Point]) -> None:
     """Raise InputError for settings that are none, and for a curve whose columns will not be there."""
     for i, curve in enumerate(settings_of(Curves, settings).curves):
         for column in (curve.x, curve.by, *curve.where):
             known_column(column, axes, f"settings.curves.{i}")
+        for axis, labels in curve.where.items():
+            for level in labels if axis in axes else ():
+                if level not in axes[axis]:
+                    field = f"settings.curves.{i}.where.{axis}"
+                    raise InputError("no such level", field=field, value=level, allowed=nearest(level, axes[axis]))
 
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
@@ -92,7 +106,7 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     for curve in settings_of(Curves, settings).curves:
         rows = results
         for column, wanted in curve.where.items():
-            rows = rows[rows[column].astype(str).isin(wanted)]
+            rows = rows[rows[column].map(_text).isin(wanted)]
         rows = rows[rows[curve.x].astype(str) != ""]
         if rows.empty:
             continue

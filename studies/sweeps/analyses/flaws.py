@@ -5,23 +5,23 @@ Settings: `axis` (default "flaw"), `reference` (default "none"), `columns`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import Field
 
 from nanoed.pipeline.page.drawing import MUTED, styled
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.settings import nearest
 from nanoed.studies.statistics import paired_change
-from nanoed.studies.sweeps.analyses.common import look_of
-from nanoed.studies.sweeps.analyses.settings import Quantity, Settings, settings_of
+from nanoed.studies.sweeps.analyses.common import derived, look_of
+from nanoed.studies.sweeps.analyses.settings import Levels, Quantities, Settings, settings_of
 from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.shown import axis_label, number, page_table
+from nanoed.studies.sweeps.shown import axis_label, label, number, page_table
 
 COLUMNS = ("r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A", "orientation_err_deg", "cell_err_pct")
 
@@ -31,10 +31,10 @@ class Changes(Settings):
 
     axis: str = "flaw"
     reference: str = "none"
-    columns: Annotated[tuple[Quantity, ...], Field(min_length=1)] = COLUMNS
+    columns: Quantities = COLUMNS
 
 
-def check(settings: Mapping[str, Any], axes: Sequence[str], points: Sequence[Point]) -> None:
+def check(settings: Mapping[str, Any], axes: Levels, points: Sequence[Point]) -> None:
     """Raise InputError for settings that are none, an axis and a reference level that the grid does not have."""
     wanted = settings_of(Changes, settings)
     if wanted.axis not in axes:
@@ -45,17 +45,23 @@ def check(settings: Mapping[str, Any], axes: Sequence[str], points: Sequence[Poi
     if wanted.reference not in levels:
         allowed = nearest(wanted.reference, levels)
         raise InputError("no such level", field="settings.reference", value=wanted.reference, allowed=allowed)
+    if len(levels) < 2:
+        raise InputError("nothing to compare it with", field="settings.reference", value=wanted.reference,
+                         allowed=f"a level beside others of {wanted.axis}")  # fmt: skip
 
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     """The table of changes and a drawing of the first three columns."""
     wanted = settings_of(Changes, settings)
     axis, reference = wanted.axis, wanted.reference
+    results = derived(results)
     rows = results[results[axis] != ""]
     columns = [c for c in wanted.columns if rows[c].notna().any()]
+    if not columns:
+        return Outcome(("No refinement has a number that could be compared.",))
     table = changes(rows, axis, reference, columns)
     return Outcome(
-        tuple(worst(table, axis)),
+        tuple(worst(table, axis, columns[0])),
         {"changes": table},
         {"changes": draw_changes(table, axis, columns[:3], "changes")},
         {"changes": (page_table(table, caption=_CAPTION),)},
@@ -79,18 +85,18 @@ def changes(rows: pd.DataFrame, axis: str, reference: str, columns: list[str]) -
     return pd.DataFrame(found)
 
 
-def worst(table: pd.DataFrame, axis: str) -> list[str]:
-    """For each case and method the level that moves R_obs most, in words."""
+def worst(table: pd.DataFrame, axis: str, column: str) -> list[str]:
+    """For each case and method the level that moves a column most, in words."""
     said = []
     for (case, method), part in table.groupby(["case", "method"], sort=False):
-        known = part[part["r_obs_pct"].notna()]
+        known = part[part[column].notna()]
         if known.empty:
             continue
-        row = known.iloc[int(known["r_obs_pct"].abs().to_numpy().argmax())]
-        said.append(
-            f"{case}, {method}: {axis} {row[axis]} moves R_obs most, by {number('r_obs_pct', row['r_obs_pct'])} points"
-            f" (the average distance by {number('av_dist_A', row['av_dist_A'])} Å)."
-        )
+        row = known.iloc[int(known[column].abs().to_numpy().argmax())]
+        moved = f"{case}, {method}: {axis} {row[axis]} moves the {label(column)} most, by {number(column, row[column])}"
+        beside = column != "av_dist_A" and "av_dist_A" in part and math.isfinite(row["av_dist_A"])
+        distance = f" (the {label('av_dist_A')} by {number('av_dist_A', row['av_dist_A'])})" if beside else ""
+        said.append(f"{moved}{distance}.")
     return said
 
 

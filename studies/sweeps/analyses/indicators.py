@@ -11,17 +11,27 @@ from typing import Annotated, Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nanoed.pipeline.page.drawing import styled
 from nanoed.pipeline.page.html import Cell, Table
+from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import Method
+from nanoed.studies.settings import nearest
 from nanoed.studies.statistics import spearman
 from nanoed.studies.sweeps.analyses.common import derived, look_of, spans
-from nanoed.studies.sweeps.analyses.settings import Quantity, Settings, settings_of
+from nanoed.studies.sweeps.analyses.settings import (
+    DERIVED,
+    Levels,
+    Quantities,
+    Quantity,
+    Settings,
+    settings_of,
+)
 from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, head, label, number
+from nanoed.studies.tables import RESULT_COLUMNS
 
 INDICATORS = (
     "r_obs_pct",
@@ -39,13 +49,23 @@ class Correlations(Settings):
     """The error, what it is correlated with, and of which refinements (None: of all)."""
 
     error: Quantity = "av_dist_A"
-    indicators: Annotated[tuple[Quantity, ...], Field(min_length=1)] = INDICATORS
+    indicators: Quantities = INDICATORS
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] | None = None
 
+    @model_validator(mode="after")
+    def _of_another(self) -> Correlations:
+        if self.error in self.indicators:
+            raise ValueError(f"{self.error} cannot indicate itself")
+        return self
 
-def check(settings: Mapping[str, Any], axes: Sequence[str], points: Sequence[Point]) -> None:
-    """Raise InputError for settings that are none."""
-    settings_of(Correlations, settings)
+
+def check(settings: Mapping[str, Any], axes: Levels, points: Sequence[Point]) -> None:
+    """Raise InputError for settings that are none, and for methods that no case is refined by."""
+    run = list(dict.fromkeys(method for point in points for method in point.case.methods))
+    for method in settings_of(Correlations, settings).methods or ():
+        if method not in run:
+            allowed = nearest(method, run)
+            raise InputError("no case is refined by it", field="settings.methods", value=method, allowed=allowed)
 
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
@@ -73,24 +93,30 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
 def correlations(results: pd.DataFrame, error: str, indicators: list[str]) -> pd.DataFrame:
     """Spearman's rho of each indicator with the error, its 95 % interval and the number of refinements.
 
-    among : "refinements", whose intervals take all of them for independent, or "replicates" of the same data set, by
-    ranks within each, where a structure has several.  informative : the interval leaves out zero.  Over all structures
-    ranks are of the values as they are.
+    among : "refinements", whose intervals take all of them for independent, or "replicates", which differ by the seed
+    alone (same block, axes and case), by ranks among these, where a structure has several sets of them.
+    informative : the interval leaves out zero.  Over all structures ranks are of the values as they are.
     """
     rows = []
     for method, of_method in results.groupby("method", sort=False):
         parts = [(str(name), "refinements", part) for name, part in of_method.groupby("structure", sort=False)]
-        parts += [(name, "replicates", part) for name, _, part in parts if part["case"].nunique() > 1]
+        parts += [(name, "replicates", part) for name, _, part in parts if len(set(_points(part))) > 1]
         if of_method["structure"].nunique() > 1:
             parts.append(("all", "refinements", of_method))
         for structure, among, part in parts:
-            groups = part["case"] if among == "replicates" else None
+            groups = _points(part) if among == "replicates" else None
             for name in indicators:
                 rho, low, high, n = spearman(part[name], part[error], groups)
                 row = {"structure": structure, "method": method, "among": among, "indicator": name}
                 row |= {"rho": rho, "rho_low": low, "rho_high": high, "n": n}
                 rows.append(row | {"informative": "yes" if low > 0 or high < 0 else "no" if low <= 0 else ""})
     return pd.DataFrame(rows)
+
+
+def _points(rows: pd.DataFrame) -> list[str]:
+    """What every row has in common with those that differ from it by the seed alone."""
+    columns = ["case", *(name for name in rows if name not in (*RESULT_COLUMNS, *DERIVED))]
+    return [str(values) for values in rows[columns].itertuples(index=False)]
 
 
 def _shown(table: pd.DataFrame) -> Table:
@@ -107,7 +133,7 @@ def _shown(table: pd.DataFrame) -> Table:
         rows.append(tuple(cells))
     caption = (
         "Spearman's rank correlation, below it its 95 % interval; *: the interval leaves out zero."
-        " Replicates: by ranks within each data set"
+        " Replicates: by ranks among those that differ by the seed alone"
     )
     return Table(("structure", "method", "among", "n", *map(head, indicators)), tuple(rows), caption)
 

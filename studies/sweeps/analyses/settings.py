@@ -14,7 +14,12 @@ from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
 
 DERIVED = ("obs_per_par", "hand_right")
 """Columns that `common.derived` adds to those of the results."""
-NUMBERS = (*(name for name in RESULT_COLUMNS if name not in TEXT_COLUMNS), *DERIVED)
+NUMBERS = (*(name for name in RESULT_COLUMNS if name not in (*TEXT_COLUMNS, "seed")), *DERIVED)
+"""Results that are numbers."""
+
+
+Levels = Mapping[str, Sequence[str]]
+"""The axes of a study with the labels of their levels."""
 
 
 class Settings(BaseModel):
@@ -33,14 +38,14 @@ def settings_of(model: type[Wanted], given: Mapping[str, Any]) -> Wanted:
     return found
 
 
-def check_none(settings: Mapping[str, Any], axes: Sequence[str], points: Sequence[Point]) -> None:
+def check_none(settings: Mapping[str, Any], axes: Levels, points: Sequence[Point]) -> None:
     """Raise InputError for any setting: means alone take none."""
     settings_of(Settings, settings)
 
 
 def known_column(name: str, axes: Iterable[str], field: str) -> None:
     """Raise InputError for what is neither an axis of the grid nor a column of the results."""
-    known = (*axes, *RESULT_COLUMNS, *DERIVED)
+    known = (*axes, *(column for column in RESULT_COLUMNS if column not in ("message", "digest")), *DERIVED)
     if name not in known:
         raise InputError("no such axis or column of the results", field=field, value=name, allowed=nearest(name, known))
 
@@ -51,5 +56,12 @@ def _number(name: str) -> str:
     return name
 
 
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names or len(set(names)) < len(names):
+        raise ValueError("not a list of one name and more, each once")
+    return names
+
+
 Quantity = Annotated[str, AfterValidator(_number)]
 """The name of a column of numbers."""
+Quantities = Annotated[tuple[Quantity, ...], AfterValidator(_each_once)]

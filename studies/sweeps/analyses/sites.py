@@ -28,7 +28,15 @@ def analyse(results: pd.DataFrame, models: Models) -> Outcome:
     rows = results[results["status"] == "ok"]
     if "cations" in rows:
         rows = rows[rows["cations"].isin(("", "refined"))]
-    table = site_table(rows, models)
+    return _outcome(site_table(rows, models))
+
+
+def again(path: Path) -> Outcome:
+    """The table of sites of a file that `analyse` made; empty without one."""
+    return _outcome(pd.read_csv(path, comment="#") if path.is_file() else pd.DataFrame())
+
+
+def _outcome(table: pd.DataFrame) -> Outcome:
     if table.empty:
         return Outcome()
     return Outcome((), {TABLE: table}, {}, {TABLE: (_shown(table),)}, {TABLE: "Table 4: sites"})
