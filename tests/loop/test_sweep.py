@@ -208,6 +208,15 @@ def test_a_scheduler_that_runs_already_serves_and_may_go(tmp_path, notes, monkey
         if protocol == "tls":
             return
 
+        def without_nanoed(client):
+            raise Exception("ModuleNotFoundError(\"No module named 'nanoed'\")")  # as Dask hands it on
+
+        with monkeypatch.context() as other:
+            other.setattr("nanoed.studies.sweeps.cluster.threads_of", without_nanoed)
+            with pytest.raises(InputError, match="its workers do not load nanoed"):
+                run_study(study(), "default", tmp_path / "not", 9, address, said.append, task=sweep_tasks.slow)
+        assert not (tmp_path / "not").exists()
+
         def stop_after_the_first(text):
             if text.startswith("1/"):
                 cluster.close()
