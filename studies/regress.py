@@ -5,7 +5,7 @@ import io
 import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,8 +105,9 @@ def regress(
 ) -> list[Verdict]:
     """Run the fixed cases and judge them against `baseline`/NAME.csv and NAME-speed.csv.
 
-    With a `reason` today's numbers become the reference, and the reason is noted in `baseline`/MOVES.md.
-    Raises InputError for a missing reference and for an empty reason.
+    A case whose stages were slower, or that makes a reference, is timed twice and has the lesser times: compilation and
+    the load of other programs pass.  With a `reason` today's numbers become the reference, and the reason is noted in
+    `baseline`/MOVES.md.  Raises InputError for a missing reference and for an empty reason.
     """
     if reason is not None and not reason.strip():
         raise InputError("a reference moves for a stated reason only", field="--reason", allowed="a sentence")
@@ -119,9 +120,13 @@ def regress(
     for name in names:
         case = load_case(name)
         now, file = _found(case, workers, progress), baseline / f"{name}.csv"
+        speeds = _read_speed(baseline / f"{name}-speed.csv")
+        if reason is not None or any(v.slipped for v in judge_speed(name, speeds, now.speed)):
+            again = _found(case, workers, progress).speed
+            now = replace(now, speed={stage: min(took, again.get(stage, took)) for stage, took in now.speed.items()})
         if reason is None or file.exists():
             verdicts += judge(name, _read(file), rows_of(now.text), spread)
-            verdicts += judge_speed(name, _read_speed(baseline / f"{name}-speed.csv"), now.speed)
+            verdicts += judge_speed(name, speeds, now.speed)
         if reason is not None:
             _update(baseline, case, now, reason.strip(), [v for v in verdicts if v.case == name])
     return verdicts

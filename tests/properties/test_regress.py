@@ -79,6 +79,17 @@ def test_reference_is_made_for_a_reason_and_a_slip_is_status_1(tmp_path, monkeyp
     assert "the detector became worse (dynamical r_obs_pct 4.00 -> 4.50)" in moves
 
 
+def test_a_stage_that_was_slow_once_is_timed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_found", lambda *_: Found(table("4.00"), {"simulate": 400.0}))
+    regress(tmp_path, True, "the first one")
+    for times, verdict in (([900.0, 410.0], "ok"), ([900.0, 880.0], "slipped")):
+        left = iter(times)
+        monkeypatch.setattr(module, "_found", lambda *_, left=left: Found(table("4.00"), {"simulate": next(left)}))
+        found = {v.column: v.verdict for v in regress(tmp_path, True)}
+        assert found["speed: simulate"] == verdict
+        assert next(left, None) is None
+
+
 def test_a_quarter_of_the_spread_is_allowed_and_a_share_may_be_asked_for():
     now = {"dynamical": OLD | {"r_obs_pct": "4.60"}}
     for share, verdict in ((0.25, "slipped"), (1.0, "ok")):
