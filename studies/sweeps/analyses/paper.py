@@ -394,7 +394,8 @@ def draw_radar(radar: pd.DataFrame) -> Figure:
                         label=f"{word}, {source}",
                     )
                 low, high = (np.log10(part[end].to_numpy(float)) for end in ("p5", "p95"))
-                axes.vlines(theta, low, high, color=colour, linewidth=2.5, alpha=0.3)
+                known = np.isfinite(low) & np.isfinite(high)
+                axes.vlines(theta[known], low[known], high[known], color=colour, linewidth=2.5, alpha=0.3)
             axes.set_rlim(-4, -0.9)
             axes.set_rticks([-3, -2, -1], ["0.001", "0.01", "0.1"])
             axes.set_xticks(list(angle.values()), [name.removeprefix("brookite-") for name in datasets])
