@@ -34,7 +34,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "frames": ("run", "frame", "spot", "wave", "slope"),
 }
 """Operations that the seconds of a stage are made of; `frames` is a dynamical refinement."""
-KEPT_MB: Mapping[str, float] = {"run": 0.015, "kinematical": 0.012, "kinematical-frames": 0.055, "frames": 0.055}
+KEPT_MB: Mapping[str, float] = {"run": 0.006, "kinematical": 0.02, "kinematical-frames": 0.09, "frames": 0.09}
 """What a run leaves: table and record, and the model with its reflections by every method."""
 
 
