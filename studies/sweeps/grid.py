@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     field_validator,
     model_validator,
 )
@@ -132,6 +133,12 @@ class Study(_Part):
     settings: dict[str, Any] = {}
     set: Changes = {}
     block: Annotated[tuple[Block, ...], Field(min_length=1)]
+    _file: Path | None = PrivateAttr(None)
+
+    @property
+    def file(self) -> Path | None:
+        """The user's file that the study was read from, for messages."""
+        return self._file
 
     @field_validator("block")
     @classmethod
@@ -201,7 +208,9 @@ def load_study(name: str) -> Study:
     _resolve_paths({"set": document.get("set")}, path.parent)
     for block in document.get("block", []) if isinstance(document.get("block"), list) else []:
         _resolve_paths(block, path.parent)
-    return validated(Study, document, path)
+    study = validated(Study, document, path)
+    study._file = path if name.endswith(".toml") else None
+    return study
 
 
 def points_of(study: Study, extent: Extent) -> list[Point]:

@@ -204,13 +204,19 @@ def _models(points: Sequence[Point], store: Store) -> Models:
 
 
 def _points(study: Study, extent: Extent) -> list[Point]:
-    if study.analysis not in CHECKS:
-        allowed = nearest(study.analysis, CHECKS)
-        raise InputError("unknown analysis", field="analysis", value=study.analysis, allowed=allowed)
-    points = points_of(study, extent)
-    if not points:
-        raise InputError("no point of the grid is left", field="block", allowed="a block that is not skipped")
-    CHECKS[study.analysis](study.settings, study.levels, points)
+    """The points of a study whose analysis, settings and cases hold; InputError with the file that it comes from."""
+    try:
+        if study.analysis not in CHECKS:
+            allowed = nearest(study.analysis, CHECKS)
+            raise InputError("unknown analysis", field="analysis", value=study.analysis, allowed=allowed)
+        points = points_of(study, extent)
+        if not points:
+            raise InputError("no point of the grid is left", field="block", allowed="a block that is not skipped")
+        CHECKS[study.analysis](study.settings, study.levels, points)
+    except InputError as error:
+        if study.file is None:
+            raise
+        raise InputError(f"{study.file}, {error}") from error
     return points
 
 

@@ -156,6 +156,7 @@ def test_settings_that_the_analysis_cannot_read_are_told_before_anything_runs(
     assert cli.status(["study", path, "--out", "out", "--quick"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
+    assert lines[0].startswith(f"nanoed: {path}, ")
     assert said in lines[0]
     assert not (tmp_path / "out").exists()
 
