@@ -58,27 +58,36 @@ def placed(out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0)
                 allowed="a new or empty folder, one of an equal run, or --force",
             )
     work = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    made = [parent for parent in out.parents if not parent.exists()]
+    with no_empty_folders(out.parent):
+        try:
+            with refusals(out):
+                out.parent.mkdir(parents=True, exist_ok=True)
+            with alone(out):
+                with refusals(out):
+                    _sweep(out)
+                    work.mkdir()
+                if out.exists() and not os.access(out, os.W_OK):
+                    raise InputError("read-only", file=out, field="--out", allowed="a writable folder")
+                with refusals(out):
+                    _reserve(work / "room", room)
+                    yield work
+                    _settle(work)
+                    _move(work, out, entries or tuple(sorted(os.listdir(work))))
+                    flush(out.parent)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def no_empty_folders(*places: Path) -> Iterator[None]:
+    """Remove at the end what was missing of the places and of the folders above them, unless it holds something."""
+    missing = {path for place in places for path in (place, *place.parents) if not path.exists()}
     try:
-        with refusals(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-        with alone(out):
-            with refusals(out):
-                _sweep(out)
-                work.mkdir()
-            if out.exists() and not os.access(out, os.W_OK):
-                raise InputError("read-only", file=out, field="--out", allowed="a writable folder")
-            with refusals(out):
-                _reserve(work / "room", room)
-                yield work
-                _settle(work)
-                _move(work, out, entries or tuple(sorted(os.listdir(work))))
-                flush(out.parent)
+        yield
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-        with suppress(OSError):  # those that hold something stay
-            for parent in made:
-                parent.rmdir()
+        for path in sorted(missing, key=lambda path: -len(path.parts)):
+            with suppress(OSError):
+                path.rmdir()
 
 
 @contextmanager

@@ -5,8 +5,6 @@ Read: `results.csv` (columns of tables.RESULT_COLUMNS, others beside them; lines
 Written: `report.html` and, where sizes differ, `figures/accuracy.csv` and `.svg`.
 """
 
-import io
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,13 @@ from matplotlib.ticker import FuncFormatter
 
 from nanoed.pipeline.page.drawing import MUTED, styled
 from nanoed.pipeline.page.html import Download, Page, Section, render
-from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.files import write_whole
 from nanoed.studies.figure_tables import FOLDER
 from nanoed.studies.figures import SERIES
 from nanoed.studies.page_parts import Source, plain
 from nanoed.studies.settings import read_toml
 from nanoed.studies.statistics import AS_PUBLISHED, summarise
-from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS, without_failed
+from nanoed.studies.tables import read_many
 
 GOALS_A = (0.02, 0.01)  # average distances from the truth that the size limit is asked for
 GROUP = ["structure", "protocol", "fluence_e_A2", "method", "equiv_diameter_nm"]
@@ -50,25 +47,6 @@ def size_report(folder: Path, pdf: bool = False) -> Path:
     subtitle = f"{len(results)} refinements of {n_cases} cases, {n_seeds} seeds"
     page = Page(folder.absolute().name, subtitle, tuple(_alarms(results)), tuple(sections))
     return write_whole(folder / "report.html", render(page))
-
-
-def read_many(path: Path) -> pd.DataFrame:
-    """The rows of many runs, `without_failed`: text columns as str, the others as float with NaN. Raises InputError."""
-    try:
-        lines = path.read_text("utf-8").splitlines(keepends=True)
-        text = "".join(line for line in lines if not line.startswith("#"))
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-        for column in RESULT_COLUMNS:
-            if column not in TEXT_COLUMNS:
-                table[column] = [float(value) if value else math.nan for value in table[column]]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"not a table of results ({' '.join(str(error).split())[:80]})", file=path
-        ) from error
-    missing = [column for column in RESULT_COLUMNS if column not in table]
-    if missing or table.empty:
-        raise InputError("not a table of results", file=path, field=missing[0] if missing else None)
-    return without_failed(table)
 
 
 def accuracy_table(results: pd.DataFrame, geometric: bool = True) -> pd.DataFrame:

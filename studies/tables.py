@@ -115,13 +115,29 @@ def read_results(path: Path) -> pd.DataFrame:
     return read_columns(path, RESULT_COLUMNS, TEXT_COLUMNS, "not a table of results")
 
 
-def read_columns(path: Path, columns: Iterable[str], text: Set[str], wrong: str) -> pd.DataFrame:
+def read_many(path: Path) -> pd.DataFrame:
+    """Read the results of many runs, `without_failed`: as `read_results`, below lines of remarks that begin with #.
+
+    Raises InputError for a file that is not a table of results, and for one without rows.
+    """
+    table = read_columns(path, RESULT_COLUMNS, TEXT_COLUMNS, "not a table of results", remarks=True)
+    if table.empty:
+        raise InputError("not a table of results", file=path)
+    return without_failed(table)
+
+
+def read_columns(
+    path: Path, columns: Iterable[str], text: Set[str], wrong: str, remarks: bool = False
+) -> pd.DataFrame:
     """Read a CSV file that must have `columns`: those of `text` as str, the others as float, empty = NaN.
 
-    Other columns are kept as text. Raises InputError, beginning with `wrong`, naming file and column.
+    Other columns are kept as text.  remarks : lines that begin with # are none of the table. Raises InputError,
+    beginning with `wrong`, naming file and column.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = "".join(line for line in lines if not (remarks and line.startswith("#")))
+        table = pd.read_csv(io.StringIO(kept), dtype=str, keep_default_na=False)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{wrong} ({error})", file=path) from error
     for column in columns:

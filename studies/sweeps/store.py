@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.files import write_whole
-from nanoed.studies.folder import alone, placed, refusals
+from nanoed.studies.folder import alone, no_empty_folders, placed, refusals
 
 MARK = "study.toml"
 """What a folder must hold for a study to be written into it again."""
@@ -84,19 +84,13 @@ def held(out: Path, runs: Path | None) -> Iterator[Store]:
         if place.exists() and not os.access(place, os.W_OK):
             raise InputError("read-only", file=place, field="--runs", allowed="a writable folder")
     _usable(out)
-    made = [path for path in (place, *place.parents, out, *out.parents) if not path.exists()]
-    try:
+    with no_empty_folders(place, out), ExitStack() as both:
         with refusals(place, "--runs"):
             place.parent.mkdir(parents=True, exist_ok=True)
         locks = [alone(place, "--runs"), claimed(out)]
-        with ExitStack() as both:
-            for lock in locks[::-1] if out in place.parents else locks:
-                both.enter_context(lock)
-            yield Store(place)
-    finally:
-        for path in sorted(set(made), key=lambda path: -len(path.parts)):
-            with suppress(OSError):  # those that hold something stay
-                path.rmdir()
+        for lock in locks[::-1] if out in place.parents else locks:
+            both.enter_context(lock)
+        yield Store(place)
 
 
 def _usable(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import shutil
@@ -20,7 +19,6 @@ from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.files import write_whole
 from nanoed.studies.folder import alone
 from nanoed.studies.settings import nearest
-from nanoed.studies.size_report import read_many
 from nanoed.studies.statistics import AS_PUBLISHED
 from nanoed.studies.sweeps.analyses import ANALYSES, CHECKS, OF_MODELS, sites
 from nanoed.studies.sweeps.analyses.common import ARITHMETIC, GEOMETRIC, MEAN_IS, MEASURES, derived, means
@@ -33,7 +31,7 @@ from nanoed.studies.sweeps.shown import page_table
 from nanoed.studies.sweeps.store import MARK, Store, held
 from nanoed.studies.sweeps.sweep import Sweep, results_table, run_points
 from nanoed.studies.sweeps.task import run_point
-from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS, without_failed
+from nanoed.studies.tables import read_many
 
 Tell = Callable[[str], None]
 
@@ -100,7 +98,7 @@ def run_study(
         header = header_of(study, extent, points)
         text = results_table(points, study.axes, store, sweep.lost)
         write_whole(out / "results.csv", f"# {header}\n{text}")
-        results = read_study_results(text, study.axes)
+        results = read_many(out / "results.csv")
         outcome = analysis(results, study.settings) if analysis else Outcome()
         if study.analysis in OF_MODELS:
             outcome = outcome.beside(OF_MODELS[study.analysis](results, _models(points, store)))
@@ -130,17 +128,17 @@ def page_anew(folder: Path) -> Path:
     """
     study = load_study(str(folder / MARK))
     _points(study, "full")
-    read_many(folder / "results.csv")
-    text = (folder / "results.csv").read_text(encoding="utf-8")
-    missing = [axis for axis in ("block", *study.axes) if axis not in text.split("\n", 2)[1].split(",")]
-    if not text.startswith("# ") or missing:
+    results = read_many(folder / "results.csv")
+    with (folder / "results.csv").open(encoding="utf-8") as file:
+        header = file.readline().rstrip("\n")
+    missing = [axis for axis in ("block", *study.axes) if axis not in results]
+    if not header.startswith("# ") or missing:
         raise InputError("not the results of its study.toml", file=folder / "results.csv", field=", ".join(missing))
-    results = read_study_results(text, study.axes)
     with alone(folder.absolute()):
         outcome = ANALYSES[study.analysis](results, study.settings) if study.analysis in ANALYSES else Outcome()
         if study.analysis in OF_MODELS:
             outcome = outcome.beside(sites.again(folder / f"{sites.TABLE}.csv"))
-        return _write(outcome, results, study, folder, text.split("\n", 1)[0].removeprefix("# "))
+        return _write(outcome, results, study, folder, header.removeprefix("# "))
 
 
 def estimates(study: Study, extent: Extent, runs: Path) -> list[Estimate]:
@@ -173,18 +171,6 @@ def header_of(study: Study, extent: Extent, points: Sequence[Point]) -> str:
     how = "" if extent == "default" else f" --{extent}"
     digest = study_digest(study, list(points))
     return f"nanoed study {study.name}{how}; nanoed {nanoed.__version__}; digest {digest[:16]}"
-
-
-def read_study_results(text: str, axes: Sequence[str]) -> pd.DataFrame:
-    """The results of a study, `without_failed`: block, axes and text columns as str, the others as float with NaN."""
-    lines = [line for line in text.splitlines(keepends=True) if not line.startswith("#")]
-    table = pd.read_csv(io.StringIO("".join(lines)), dtype=str, keep_default_na=False)
-    for column in table.columns:
-        if column not in ("block", *axes) and column in RESULT_COLUMNS and column not in TEXT_COLUMNS:
-            table[column] = pd.to_numeric(table[column].where(table[column] != ""), errors="raise").astype(
-                float
-            )
-    return without_failed(table)
 
 
 def summary(results: pd.DataFrame, axes: Sequence[str], analysis: str = "summary") -> pd.DataFrame:

@@ -12,7 +12,6 @@ from nanoed.sim.physics.crystal import read_cif
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import structure_file
 from nanoed.studies.report import report
-from nanoed.studies.size_report import read_many
 from nanoed.studies.sweeps import study
 from nanoed.studies.sweeps.analyses import (
     ANALYSES,
@@ -27,7 +26,8 @@ from nanoed.studies.sweeps.analyses import (
 from nanoed.studies.sweeps.grid import Study, points_of
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
 from nanoed.studies.sweeps.shown import number, power
-from nanoed.studies.sweeps.study import read_study_results, summary
+from nanoed.studies.sweeps.study import summary
+from nanoed.studies.tables import read_many
 
 RNG = np.random.default_rng(4)
 
@@ -375,22 +375,22 @@ def test_the_page_of_a_study_is_made_anew_from_its_table(tmp_path):
     assert (tmp_path / "changes.csv").read_bytes() == changes
 
 
-def test_results_survive_being_written_and_read():
+def test_results_survive_being_written_and_read(tmp_path):
     table = results(published_rows(), ("flaw_off",)).assign(message="a # in a message")
-    text = "# header\n" + table.to_csv(index=False)
-    pd.testing.assert_frame_equal(read_study_results(text, ["flaw_off"]), table.astype({"seed": float}))
+    (tmp_path / "results.csv").write_text("# header\n" + table.to_csv(index=False))
+    pd.testing.assert_frame_equal(read_many(tmp_path / "results.csv"), table.astype({"seed": float}))
 
 
 def test_what_a_failed_refinement_left_is_in_no_mean_and_what_its_data_say_is(tmp_path):
     rows = [{"method": "kinematical", "r_int_pct": 10.0 + s, "av_dist_A": 0.01, "seed": s} for s in (1, 2)]
     rows.append({"method": "kinematical", "r_int_pct": 13.0, "av_dist_A": 0.3, "seed": 3, "status": "failed"})
-    text = results(rows).to_csv(index=False)
-    row = summary(read_study_results(text, []), []).iloc[0]
+    (tmp_path / "results.csv").write_text(results(rows).to_csv(index=False))
+    read = read_many(tmp_path / "results.csv")
+    row = summary(read, []).iloc[0]
     assert (row["runs"], row["failed"]) == (3, 1)
     assert row["av_dist_A"] == pytest.approx(0.01)
     assert row["r_int_pct"] == pytest.approx(12)
-    (tmp_path / "results.csv").write_text(text)
-    assert read_many(tmp_path / "results.csv")["av_dist_A"].isna().tolist() == [False, False, True]
+    assert read["av_dist_A"].isna().tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("name", sorted(ANALYSES))

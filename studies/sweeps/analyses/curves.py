@@ -192,7 +192,7 @@ def _remarks(table: pd.DataFrame, curve: Curve) -> list[str]:
         ends = [
             f"{number(y, row[y])}{_interval(row, y)} at {row[curve.x]}" for _, row in known.iloc[[0, -1]].iterrows()
         ]
-        chosen = [str(value) for wanted in curve.where.values() for value in wanted]
+        chosen = [value for wanted in curve.where.values() for value in wanted]
         series = ", ".join([*(_series(by, k) for by, k in zip(keys, key, strict=True)), *chosen])
         said.append(f"{series}, by {label(curve.x)}: {label(y)} is {' and '.join(ends)}.")
     return said
