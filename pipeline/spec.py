@@ -22,6 +22,7 @@ from pydantic import (
 from nanoed.pipeline.io.formula import parse_formula
 from nanoed.pipeline.part import Laue as Laue
 from nanoed.pipeline.part import Part
+from nanoed.pipeline.refine.spec import Protocol as Protocol
 from nanoed.pipeline.refine.spec import RefineSpec as RefineSpec
 from nanoed.pipeline.refine.spec import ThicknessSpec as ThicknessSpec
 from nanoed.pipeline.solve.spec import SolveSpec as SolveSpec

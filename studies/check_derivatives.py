@@ -75,7 +75,7 @@ def one_frame(name: str) -> tuple[Problem, State]:
     empty = np.ones(int(near.sum()))
     frame = Frame(1, orientation, 0.02, 0.4, hkl[near], empty, empty, empty, 0, 0.3, own)
     limits = (1.0, 0.015, spec.n_azimuth, 0.0, spec.mosaic_tilts)
-    engine = Engine(ub, spec.thickness, spec.protocol, *limits)
+    engine = Engine(ub, spec.thickness, spec.protocol or "precession", *limits)
     sizes = np.array([np.log(150.0), *[0.1] * (terms + bool(own))])
     state = State(parameters.start, sizes, np.array([[0.02, -0.03]]))
     return Problem([frame], parameters, engine, spec, KV, state, 1, lambda done, total: None), state

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from nanoed.pipeline.io.cif_pets import PetsData, read_cif_pets
-from nanoed.pipeline.refine.frames import Engine, frames_of
+from nanoed.pipeline.refine.frames import Engine, frames_of, protocol_of
 from nanoed.pipeline.refine.orientations import search_tilts
 from nanoed.pipeline.refine.parameters import parameters_of
 from nanoed.pipeline.refine.problem import Problem, State
@@ -102,7 +102,7 @@ def _problem(
     """The frames at the mean thickness given, untilted."""
     frames, parameters = frames_of(data, spec), parameters_of(model, spec)
     engine = Engine(
-        data.ub, spec.thickness, spec.protocol, spec.d_star_max + spec.g_margin, spec.s_g_max,
+        data.ub, spec.thickness, protocol_of(data, spec), spec.d_star_max + spec.g_margin, spec.s_g_max,
         spec.n_azimuth, spec.s_g_taper,
     )  # fmt: skip
     state = State(parameters.start, np.zeros(1), np.zeros((len(frames), 2)))

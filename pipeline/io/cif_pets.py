@@ -29,6 +29,8 @@ _REFLN_TAGS = ("index_h", "index_k", "index_l", "intensity_meas", "intensity_sig
 LARGEST_INDEX = 999
 _ALSO = {"intensity_meas": "F_squared_meas", "intensity_sigma": "F_squared_sigma"}
 """Core-dictionary names that stand in for those of PETS2."""
+GEOMETRY_KEY = "data collection geometry"
+"""Line of the text block that says how the frames were recorded."""
 _TEXT_TAG = "_diffrn_measurement_details"
 _TILT_SU_TAGS = ("_nanoed_zone_axis_id", "_nanoed_zone_axis_tilt_su")
 

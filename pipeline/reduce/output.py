@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nanoed.pipeline.io.cif_pets import PetsData, write_cif_pets, zone_axes
+from nanoed.pipeline.io.cif_pets import GEOMETRY_KEY, PetsData, write_cif_pets, zone_axes
 from nanoed.pipeline.io.hkl import write_hkl, write_ins
 from nanoed.pipeline.reduce.axis import mean_axis
 from nanoed.pipeline.reduce.integrate import aperture_of
@@ -153,7 +153,7 @@ def pets_data(result: Reduction, spec: ReduceSpec, nominal: Nominal) -> PetsData
     kind = "precession" if nominal.protocol == "precession" else "continuous rotation"
     aperture = aperture_of(result.profile, spec.integration)
     extra = {
-        "data collection geometry": kind,
+        GEOMETRY_KEY: kind,
         "dstarmax": f"{spec.d_star_max:.3f}",
         "RC width": f"{shape.width:.5f}",
         "mosaicity": f"{np.degrees(shape.mosaicity):.3f}",

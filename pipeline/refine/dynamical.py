@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from nanoed.pipeline.io.cif_pets import PetsData
 from nanoed.pipeline.refine.cells import check_cells
-from nanoed.pipeline.refine.frames import Engine, Frame, frames_of
+from nanoed.pipeline.refine.frames import Engine, Frame, frames_of, protocol_of
 from nanoed.pipeline.refine.minimise import Fit, gauss_newton
 from nanoed.pipeline.refine.normal import balanced, cost_of, relative_misfits
 from nanoed.pipeline.refine.orientations import search_tilts, searches_widely
@@ -51,6 +51,7 @@ def refine_dynamical(
     Raises InputError for data that cannot be refined, ConvergenceError where the least squares does not settle.
     """
     check_cells(data.cell, model)
+    spec = spec.model_copy(update={"protocol": protocol_of(data, spec)})
     parameters = parameters_of(model, spec)
     with threadpool_limits(1):
         problem, state, scan = _approach(data, parameters, spec, workers, progress)
@@ -86,7 +87,7 @@ def _engine(data: PetsData, spec: RefineSpec, start: bool) -> Engine:
     across = 1 if start else spec.mosaic_tilts
     alone = start and spec.potential_scale <= WEAK
     return Engine(
-        data.ub, spec.thickness, spec.protocol, g_max, s_max, spec.n_azimuth, spec.s_g_taper, across, alone
+        data.ub, spec.thickness, protocol_of(data, spec), g_max, s_max, spec.n_azimuth, spec.s_g_taper, across, alone
     )
 
 

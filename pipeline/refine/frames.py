@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nanoed.pipeline.io.cif_pets import PetsData
+from nanoed.pipeline.io.cif_pets import GEOMETRY_KEY, PetsData
 from nanoed.pipeline.refine.statistics import weights
-from nanoed.pipeline.spec import RefineSpec, ThicknessSpec
+from nanoed.pipeline.spec import Protocol, RefineSpec, ThicknessSpec
 from nanoed.sim.physics import bloch, sampling
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.physics.geometry import excitation_errors, frame_matrix, rot_x, rot_y
@@ -26,6 +26,8 @@ LONG = 1e4
 """Aspect that stands for an endless rod."""
 SMALLEST_COSINE = 0.1
 """A lamella seen more edge-on than this gets no thicker."""
+GEOMETRIES: dict[str, Protocol] = {"precession": "precession", "continuous rotation": "rotation", "serial": "still"}
+"""What .cif_pets files call the ways of recording."""
 SMALLEST_VOLUME = 1e-3
 """Of the reciprocal cell, times abc: an orientation matrix below it is none."""
 
@@ -75,7 +77,7 @@ class Engine:
 
     ub: Array
     thickness: ThicknessSpec
-    protocol: str
+    protocol: Protocol
     g_max: float
     s_max: float
     n_azimuth: int | None
@@ -196,13 +198,28 @@ def tilt_axes(tilt: Array) -> Array:
     return np.array([[1.0, 0.0, 0.0], rot_x(float(tilt[0])) @ np.array([0.0, 1.0, 0.0])])
 
 
+def protocol_of(data: PetsData, spec: RefineSpec) -> Protocol:
+    """How a frame moves the crystal: as the settings say, or else as the data state it, precession where they do not.
+
+    Raises InputError where the two differ; `still`, which integrates over nothing, is never refused.
+    """
+    said = data.extra.get(GEOMETRY_KEY, "").lower()
+    stated = GEOMETRIES.get(said)
+    wanted = spec.protocol or stated or "precession"
+    if wanted != "still" and stated not in (None, wanted):
+        allowed = f"{stated} or still: the data state {said}"
+        raise InputError("not how the frames were recorded", field="protocol", value=wanted, allowed=allowed)
+    return wanted
+
+
 def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None = None) -> list[Frame]:
     """The frames with their refined reflections: |g| <= d_star_max, RS_g and DS_g inside their limits (A4).
 
     tilts : by zone (rad), where the orientations are better known already.  Raises InputError for data that
     cannot be refined.
     """
-    _check(data, spec)
+    protocol = protocol_of(data, spec)
+    _check(data, protocol)
     groups = dict(iter(data.reflections.groupby("zone", sort=True)))
     out = []
     low, high = data.zones["alpha"].min(), data.zones["alpha"].max()
@@ -214,7 +231,7 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
             continue
         orientation = frame_matrix(*angles)
         at = orientation if tilts is None or zone not in tilts else tilted(orientation, tilts[zone])
-        kept = _selected(groups[zone], at @ data.ub, semi_angle, angles[2], data.wavelength, spec)
+        kept = _selected(groups[zone], at @ data.ub, semi_angle, angles[2], data.wavelength, spec, protocol)
         if len(kept) < spec.min_reflections:
             continue
         observed, sigma = kept["I"].to_numpy(float), kept["sigma"].to_numpy(float)
@@ -238,7 +255,13 @@ def _equalised(frames: list[Frame]) -> list[Frame]:
 
 
 def _selected(
-    table: pd.DataFrame, ub_lab: Array, semi_angle: float, azimuth: float, wavelength: float, spec: RefineSpec
+    table: pd.DataFrame,
+    ub_lab: Array,
+    semi_angle: float,
+    azimuth: float,
+    wavelength: float,
+    spec: RefineSpec,
+    protocol: Protocol,
 ) -> pd.DataFrame:
     """Reflections with RS_g = |S| / (lever · semi-angle) and DS_g = lever · semi-angle - |S| inside the limits.
 
@@ -247,24 +270,24 @@ def _selected(
     g = table[["h", "k", "l"]].to_numpy() @ ub_lab.T
     length = np.linalg.norm(g, axis=1)
     lever = length
-    if spec.protocol == "rotation":
+    if protocol == "rotation":
         along = g @ np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
         lever = np.sqrt(np.maximum(length**2 - along**2, 0))
     reach = lever * semi_angle
     distance = np.abs(excitation_errors(g, wavelength))
-    near = distance <= (spec.still_s_max if spec.protocol == "still" else spec.rs_g_max * reach)
+    near = distance <= (spec.still_s_max if protocol == "still" else spec.rs_g_max * reach)
     if spec.ds_g_min is not None:
         near &= reach - distance >= spec.ds_g_min
     return table[near & (length <= spec.d_star_max) & (length > 0)]
 
 
-def _check(data: PetsData, spec: RefineSpec) -> None:
+def _check(data: PetsData, protocol: Protocol) -> None:
     values = data.reflections[["I", "sigma"]].to_numpy(float)
     if not np.isfinite(values).all() or (values[:, 1] <= 0).any():
         raise InputError("intensities must be finite and their s.u. positive", field="_refln_intensity_meas")
     if abs(np.linalg.det(data.ub)) < SMALLEST_VOLUME / np.prod(data.cell[:3]):
         raise InputError("the orientation matrix spans no volume", field="_diffrn_orient_matrix_UB_11")
-    if spec.protocol != "still" and (data.zones["semi_angle"] <= 0).any():
+    if protocol != "still" and (data.zones["semi_angle"] <= 0).any():
         raise InputError(
             "a frame needs a semi-angle",
             field="_diffrn_zone_axis_precession_angle",

@@ -9,6 +9,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from nanoed.pipeline.part import Part
 
+Protocol = Literal["precession", "rotation", "still"]
+"""How a frame moves the crystal."""
+
 
 class ThicknessSpec(Part):
     """Thickness along the beam: a shape of one free size, turned with the crystal (A7)."""
@@ -141,7 +144,7 @@ class RefineSpec(Part):
         iteration; a frame that the model describes badly counts less).
     max_cycles : of Gauss-Newton; more is an error.  settled : largest shift / s.u. of a converged model.
     Frame-based only:
-    protocol : how a frame moves the crystal.
+    protocol : how a frame moves the crystal; None: as the data state it, precession where they do not.
     rs_g_max : limit of |S| / (|g| semi-angle) at the centre of the frame (A4).
     ds_g_min : how far, 1/Å, the frame must carry a reflection beyond the Ewald sphere (A4: 0.0015 for thick crystals;
         None for particles, whose own width is larger).
@@ -187,7 +190,7 @@ class RefineSpec(Part):
     frame_weights: Literal["errors", "equal", "mean_wr"] = "errors"
     max_cycles: PositiveInt = 40
     settled: PositiveFloat = 0.05
-    protocol: Literal["precession", "rotation", "still"] = "precession"
+    protocol: Protocol | None = None
     rs_g_max: PositiveFloat = 0.75
     still_s_max: PositiveFloat = 0.01
     ds_g_min: NonNegativeFloat | None = None

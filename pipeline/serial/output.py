@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nanoed.pipeline.io.cif_pets import PetsData, write_cif_pets, zone_axes
+from nanoed.pipeline.io.cif_pets import GEOMETRY_KEY, PetsData, write_cif_pets, zone_axes
 from nanoed.pipeline.io.hkl import write_hkl, write_ins
 from nanoed.pipeline.reduce.geometry import Geometry
 from nanoed.pipeline.reduce.output import OBSERVED, plain, write_record
@@ -136,7 +136,7 @@ def pets_data(result: Indexed, spec: IndexSpec) -> PetsData:
     zones.insert(3, "w", w)
     aperture = spec.integration.aperture_px or spec.integration.aperture_cores * result.profile.core
     extra = {
-        "data collection geometry": "serial",
+        GEOMETRY_KEY: "serial",
         "dstarmax": f"{spec.d_star_max:.3f}",
         "RC width": f"{0.55 / np.median(result.oriented.diameter):.5f}",
         "mosaicity": f"{spec.partiality.mosaicity_deg:.3f}",

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from goldens import shipped
 
-from nanoed.pipeline.io.cif_pets import PetsData
+from nanoed.pipeline.io.cif_pets import GEOMETRY_KEY, PetsData
 from nanoed.pipeline.refine.cells import cell_of, cell_warning, check_cells
-from nanoed.pipeline.refine.frames import Engine, frames_of
+from nanoed.pipeline.refine.frames import Engine, frames_of, protocol_of
 from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.problem import basis
 from nanoed.pipeline.refine.spec import TwinSpec
@@ -72,6 +72,21 @@ def test_selection_of_a_rotation() -> None:
     assert 0 < counts[1] < counts[0]
     precession = frames_of(data, spec.model_copy(update={"protocol": "precession"}))[0]
     assert len(precession.hkl) > counts[0]
+
+
+def test_the_data_say_how_they_were_recorded() -> None:
+    """A rotation that is integrated as a precession takes many times the reflections, and refines without a word."""
+    data = replace(zones_of(shipped("brookite")), extra={GEOMETRY_KEY: "continuous rotation"})
+    spec = RefineSpec(d_star_max=1.2)
+    assert protocol_of(data, spec) == "rotation"
+    assert protocol_of(replace(data, extra={GEOMETRY_KEY: "serial"}), spec) == "still"
+    assert protocol_of(replace(data, extra={}), spec) == "precession"
+    of_rotation = frames_of(replace(data, extra={}), spec.model_copy(update={"protocol": "rotation"}))
+    for found, wanted in zip(frames_of(data, spec), of_rotation, strict=True):
+        assert (found.hkl == wanted.hkl).all()
+    with pytest.raises(InputError, match="protocol.*precession.*rotation or still"):
+        frames_of(data, spec.model_copy(update={"protocol": "precession"}))
+    assert protocol_of(data, spec.model_copy(update={"protocol": "still"})) == "still"
 
 
 def test_sizes_over_the_stage_angle() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from nanoed.studies.sweeps.analyses import curves, flaws, indicators, paper, sites, size_limit
-from nanoed.studies.sweeps.analyses.settings import Levels, check_none
+from nanoed.studies.sweeps.analyses.settings import LevelNames, check_none
 from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Outcome
 
@@ -19,7 +19,7 @@ ANALYSES: Mapping[str, Callable[[pd.DataFrame, Mapping[str, Any]], Outcome]] = {
 }
 OF_MODELS: Mapping[str, Callable[[pd.DataFrame, sites.Models], Outcome]] = {"paper": sites.analyse}
 """What is shown beside an analysis, of the structures that the runs left."""
-CHECKS: Mapping[str, Callable[[Mapping[str, Any], Levels, Sequence[Point]], None]] = {
+CHECKS: Mapping[str, Callable[[Mapping[str, Any], LevelNames, Sequence[Point]], None]] = {
     "curves": curves.check,
     "flaws": flaws.check,
     "indicators": indicators.check,

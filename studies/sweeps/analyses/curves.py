@@ -28,7 +28,13 @@ from nanoed.studies.sweeps.analyses.common import (
     positions,
     spans,
 )
-from nanoed.studies.sweeps.analyses.settings import Levels, Quantities, Settings, known_column, settings_of
+from nanoed.studies.sweeps.analyses.settings import (
+    LevelNames,
+    Quantities,
+    Settings,
+    known_column,
+    settings_of,
+)
 from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import TAKEN, Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, label, number, page_table, power
@@ -87,7 +93,7 @@ class Curves(Settings):
         return value
 
 
-def check(settings: Mapping[str, Any], axes: Levels, points: Sequence[Point]) -> None:
+def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
     """Raise InputError for settings that are none, and for a curve whose columns will not be there."""
     for i, curve in enumerate(settings_of(Curves, settings).curves):
         for column in (curve.x, curve.by, *curve.where):

@@ -18,7 +18,7 @@ from nanoed.sim.physics.errors import InputError
 from nanoed.studies.settings import nearest
 from nanoed.studies.statistics import paired_change
 from nanoed.studies.sweeps.analyses.common import derived, look_of
-from nanoed.studies.sweeps.analyses.settings import Levels, Quantities, Settings, settings_of
+from nanoed.studies.sweeps.analyses.settings import LevelNames, Quantities, Settings, settings_of
 from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, label, number, page_table
@@ -26,7 +26,7 @@ from nanoed.studies.sweeps.shown import axis_label, label, number, page_table
 COLUMNS = ("r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A", "orientation_err_deg", "cell_err_pct")
 
 
-class Changes(Settings):
+class Compared(Settings):
     """The axis whose levels are compared, the level that the others are compared with, and what of them."""
 
     axis: str = "flaw"
@@ -34,9 +34,9 @@ class Changes(Settings):
     columns: Quantities = COLUMNS
 
 
-def check(settings: Mapping[str, Any], axes: Levels, points: Sequence[Point]) -> None:
+def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
     """Raise InputError for settings that are none, an axis and a reference level that the grid does not have."""
-    wanted = settings_of(Changes, settings)
+    wanted = settings_of(Compared, settings)
     if wanted.axis not in axes:
         raise InputError(
             "no such axis", field="settings.axis", value=wanted.axis, allowed=nearest(wanted.axis, axes)
@@ -52,7 +52,7 @@ def check(settings: Mapping[str, Any], axes: Levels, points: Sequence[Point]) ->
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     """The table of changes and a drawing of the first three columns."""
-    wanted = settings_of(Changes, settings)
+    wanted = settings_of(Compared, settings)
     axis, reference = wanted.axis, wanted.reference
     results = derived(results)
     rows = results[results[axis] != ""]

@@ -22,7 +22,7 @@ from nanoed.studies.statistics import spearman
 from nanoed.studies.sweeps.analyses.common import derived, look_of, spans
 from nanoed.studies.sweeps.analyses.settings import (
     DERIVED,
-    Levels,
+    LevelNames,
     Quantities,
     Quantity,
     Settings,
@@ -59,7 +59,7 @@ class Correlations(Settings):
         return self
 
 
-def check(settings: Mapping[str, Any], axes: Levels, points: Sequence[Point]) -> None:
+def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
     """Raise InputError for settings that are none, and for methods that no case is refined by."""
     run = list(dict.fromkeys(method for point in points for method in point.case.methods))
     for method in settings_of(Correlations, settings).methods or ():

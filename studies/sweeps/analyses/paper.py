@@ -24,7 +24,7 @@ from nanoed.studies.case import load_case, shipped_cases
 from nanoed.studies.statistics import summarise
 from nanoed.studies.sweeps.analyses import gaps
 from nanoed.studies.sweeps.analyses.flaws import changes, draw_changes
-from nanoed.studies.sweeps.analyses.settings import Levels, Settings, settings_of
+from nanoed.studies.sweeps.analyses.settings import LevelNames, Settings, settings_of
 from nanoed.studies.sweeps.analyses.treatments import (
     LEAST_SEEDS,
     NAMES,
@@ -141,7 +141,7 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     return Outcome(tuple(remarks), inorder, drawings, shown, _TITLES)
 
 
-def check(settings: Mapping[str, Any], axes: Levels, points: Sequence[Point]) -> None:
+def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
     """Raise InputError for settings that are none, and for levels of `reduced` and `added` that no table would have."""
     settings_of(Remarked, settings)
     for point in points:

@@ -18,7 +18,7 @@ NUMBERS = (*(name for name in RESULT_COLUMNS if name not in (*TEXT_COLUMNS, "see
 """Results that are numbers."""
 
 
-Levels = Mapping[str, Sequence[str]]
+LevelNames = Mapping[str, Sequence[str]]
 """The axes of a study with the labels of their levels."""
 
 
@@ -38,7 +38,7 @@ def settings_of(model: type[Wanted], given: Mapping[str, Any]) -> Wanted:
     return found
 
 
-def check_none(settings: Mapping[str, Any], axes: Levels, points: Sequence[Point]) -> None:
+def check_none(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
     """Raise InputError for any setting: means alone take none."""
     settings_of(Settings, settings)
 

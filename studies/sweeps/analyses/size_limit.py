@@ -33,7 +33,7 @@ from nanoed.studies.sweeps.analyses.common import (
     look_of,
     means,
 )
-from nanoed.studies.sweeps.analyses.settings import Levels, Settings, settings_of
+from nanoed.studies.sweeps.analyses.settings import LevelNames, Settings, settings_of
 from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, page_table, power
@@ -68,7 +68,7 @@ class Limits(Settings):
     n_obs_per_par: PositiveFloat = 10.0
 
 
-def check(settings: Mapping[str, Any], axes: Levels, points: Sequence[Point]) -> None:
+def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
     """Raise InputError for settings that are none, and for a grid without the axes of the analysis."""
     settings_of(Limits, settings)
     for axis in AXES:
