@@ -84,7 +84,7 @@ def test_the_data_say_how_they_were_recorded() -> None:
     of_rotation = frames_of(replace(data, extra={}), spec.model_copy(update={"protocol": "rotation"}))
     for found, wanted in zip(frames_of(data, spec), of_rotation, strict=True):
         assert (found.hkl == wanted.hkl).all()
-    with pytest.raises(InputError, match="protocol.*precession.*rotation or still"):
+    with pytest.raises(InputError, match=r"protocol.*precession.*rotation or still"):
         frames_of(data, spec.model_copy(update={"protocol": "precession"}))
     assert protocol_of(data, spec.model_copy(update={"protocol": "still"})) == "still"
 
