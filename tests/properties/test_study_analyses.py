@@ -23,6 +23,7 @@ from nanoed.studies.sweeps.analyses import (
     size_limit,
     weighting,
 )
+from nanoed.studies.sweeps.analyses.common import look_of
 from nanoed.studies.sweeps.grid import Study, points_of
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
 from nanoed.studies.sweeps.shown import number, power
@@ -128,6 +129,41 @@ def test_flaws_are_paired_by_seed():
     assert "moves the average distance (Å) most" in alone.remarks[0]
     none = flaws.analyse(results(rows, ("flaw",)), {"columns": ["hand_right"]})
     assert none.tables == {}
+
+
+def test_changes_have_the_colours_of_their_methods_and_those_of_the_data_are_drawn_once():
+    rows = [
+        {"flaw": flaw, "seed": seed, "method": method, "r_obs_pct": 9.0 + seed, "r_int_pct": 5.0 + seed}
+        for flaw in ("none", "film") for seed in (1, 2) for method in ("kinematical", "dynamical")
+    ]  # fmt: skip
+    outcome = flaws.analyse(results(rows, ("flaw",)), {})
+    figure = outcome.drawings["changes"].figure
+    panels = {axes.get_xlabel(): [bars.lines[0] for bars in axes.containers] for axes in figure.axes}
+    of_r, of_data = (panels[f"change of $\\mathit{{R}}_\\mathrm{{{name}}}$ (points)"] for name in ("obs", "int"))
+    looks = [(line.get_color(), line.get_marker()) for line in of_r]
+    assert looks == [look_of("kinematical", 9), look_of("dynamical", 9)]
+    assert len(of_data) == 1
+    assert of_data[0].get_color() not in [colour for colour, _ in looks]
+    assert "change of R_obs (points)" in outcome.shown["changes"][0].head
+    one = flaws.analyse(results([row for row in rows if row["seed"] == 1], ("flaw",)), {})
+    for told in (one.drawings["changes"].caption, one.shown["changes"][0].caption):
+        assert "one seed" in told
+        assert "95 %" not in told
+
+
+def test_intervals_of_what_may_be_negative_are_not_cut_at_zero():
+    rows = [
+        {"size": size, "method": "dynamical", "seed": seed, "hand_z": z, "r_obs_pct": z}
+        for size, mean in (("1", 1.0), ("2", 20.0)) for seed, z in ((1, mean - 0.9), (2, mean + 0.9))
+    ]  # fmt: skip
+    figure = curves.analyse(results(rows, ("size",)), {"curves": [{"name": "c", "x": "size", "y": ["hand_z"]}]})
+    axes = figure.drawings["c"].figure.axes[0]
+    assert axes.get_yscale() == "linear"
+    assert axes.get_ylim()[0] < 0
+    assert min(segment[:, 1].min() for segment in axes.collections[0].get_segments()) < 0
+    figure = curves.analyse(results(rows, ("size",)), {"curves": [{"name": "c", "x": "size", "y": ["r_obs_pct"]}]})
+    bars = figure.drawings["c"].figure.axes[0].collections[0].get_segments()
+    assert min(segment[:, 1].min() for segment in bars) >= 0
 
 
 def test_indicator_that_tells_is_told_from_one_that_does_not():

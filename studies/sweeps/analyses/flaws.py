@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nanoed.pipeline.page.drawing import MUTED, styled
+from nanoed.pipeline.page.drawing import INK, MUTED, styled
+from nanoed.pipeline.page.html import Table
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.settings import nearest
 from nanoed.studies.statistics import paired_change
-from nanoed.studies.sweeps.analyses.common import derived, look_of
+from nanoed.studies.sweeps.analyses.common import MARKERS, derived, look_of
+from nanoed.studies.sweeps.analyses.curves import OF_THE_DATA
 from nanoed.studies.sweeps.analyses.settings import LevelNames, Quantities, Settings, settings_of
 from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.shown import axis_label, label, number, page_table
+from nanoed.studies.sweeps.shown import axis_label, head, label, number, page_table
 
 COLUMNS = ("r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A", "orientation_err_deg", "cell_err_pct")
 
@@ -64,7 +67,7 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
         tuple(worst(table, axis, columns[0])),
         {"changes": table},
         {"changes": draw_changes(table, axis, columns[:3], "changes")},
-        {"changes": (page_table(table, caption=_CAPTION),)},
+        {"changes": (changes_table(table, columns),)},
     )
 
 
@@ -100,36 +103,64 @@ def worst(table: pd.DataFrame, axis: str, column: str) -> list[str]:
     return said
 
 
-_CAPTION = "change against the reference level, paired by seed, with the 95 % interval of its mean"
+def changes_table(table: pd.DataFrame, columns: Sequence[str]) -> Table:
+    """The changes as the page shows them: named as changes, percentages as points."""
+    shown = page_table(table, caption=caption(table))
+    named = {head(column): change_label(head(column)) for column in columns}
+    return replace(shown, head=tuple(named.get(name, name) for name in shown.head))
+
+
+def caption(table: pd.DataFrame) -> str:
+    """What a table or drawing of changes shows."""
+    what = "change against the reference level, paired by seed"
+    if table["pairs"].max() < 2:
+        return f"{what}; one seed, so that there is no interval"
+    return f"{what}, with the 95 % interval of its mean"
+
+
+def change_label(quantity: str) -> str:
+    """The change of a quantity in words: that of a percentage is in points."""
+    return f"change of {quantity}".replace("(%)", "(points)")
 
 
 def draw_changes(table: pd.DataFrame, axis: str, columns: list[str], name: str) -> Drawing:
     """The changes of some columns, a panel each and a row per level; name : of the table."""
     levels = list(dict.fromkeys(table[axis]))
-    groups = list(table.groupby(["case", "method"], sort=False))
+    labels: dict[str, Any] = {}
     with styled():
         figure = Figure(figsize=(1.6 + 2.1 * len(columns), 0.9 + 0.24 * len(levels)), layout="constrained")
         panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
         for axes, column in zip(panels, columns, strict=True):
-            for k, ((case, method), part) in enumerate(groups):
-                y = part[axis].map(levels.index) + np.linspace(-0.25, 0.25, max(len(groups), 2))[k]
+            series = _series(table, axis, column)
+            places = np.linspace(-0.25, 0.25, len(series)) if len(series) > 1 else [0.0]
+            for (label, part, (colour, marker)), beside in zip(series, places, strict=True):
+                y = part[axis].map(levels.index) + beside
                 low, high = (part[f"{column}_{end}"].fillna(part[column]) for end in ("low", "high"))
                 bars = np.vstack([part[column] - low, high - part[column]])
-                look = look_of("", k)
-                axes.errorbar(
-                    part[column],
-                    y,
-                    xerr=bars,
-                    fmt=look[1],
-                    color=look[0],
-                    elinewidth=0.7,
-                    label=f"{case}, {method}",
-                )
+                axes.errorbar(part[column], y, xerr=bars, fmt=marker, color=colour, elinewidth=0.7)
+                labels.setdefault(label, axes.containers[-1])
             axes.locator_params(axis="x", nbins=4)
             axes.axvline(0, color=MUTED, linewidth=0.6)
-            axes.set_xlabel("change of " + axis_label(column))
+            axes.set_xlabel(change_label(axis_label(column)))
         panels[0].set_yticks(range(len(levels)), levels)
         panels[0].set_ylim(len(levels) - 0.5, -0.5)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    caption = "Change against the reference level, paired by seed; bars are 95 % intervals of the mean."
-    return Drawing(figure, name, caption)
+        figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=2)
+    said = f"{caption(table)}."
+    return Drawing(figure, name, said[:1].upper() + said[1:])
+
+
+def _series(table: pd.DataFrame, axis: str, column: str) -> list[tuple[str, pd.DataFrame, tuple[str, str]]]:
+    """Label, rows, colour and marker of every case and method; what every method has alike once per case.
+
+    The colour is the method's; the marker too, or that of the case where there are several.
+    """
+    cases = list(dict.fromkeys(table["case"]))
+    markers = {case: MARKERS[k % len(MARKERS)] for k, case in enumerate(cases)}
+    if column in OF_THE_DATA:
+        once = table.drop_duplicates(["case", axis]).groupby("case", sort=False)
+        return [(f"{case}, data", part, (INK, markers[case])) for case, part in once]
+    found = []
+    for k, ((case, method), part) in enumerate(table.groupby(["case", "method"], sort=False)):
+        colour, marker = look_of(str(method), k)
+        found.append((f"{case}, {method}", part, (colour, markers[case] if len(cases) > 1 else marker)))
+    return found

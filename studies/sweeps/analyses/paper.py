@@ -23,7 +23,7 @@ from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import load_case, shipped_cases
 from nanoed.studies.statistics import summarise
 from nanoed.studies.sweeps.analyses import gaps
-from nanoed.studies.sweeps.analyses.flaws import changes, draw_changes
+from nanoed.studies.sweeps.analyses.flaws import changes, changes_table, draw_changes
 from nanoed.studies.sweeps.analyses.settings import LevelNames, Settings, settings_of
 from nanoed.studies.sweeps.analyses.treatments import (
     LEAST_SEEDS,
@@ -115,7 +115,7 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
         tables["refined"], shown["refined"] = refined, (page_table(refined, caption=REFINED_CAPTION),)
     if (off != "").any():
         responsible = changes(results[off != ""], "flaw_off", "none", FLAW_COLUMNS)
-        tables["flaws-off"] = responsible
+        tables["flaws-off"], shown["flaws-off"] = responsible, (changes_table(responsible, FLAW_COLUMNS),)
         drawings["flaws-off"] = draw_changes(responsible, "flaw_off", FLAW_COLUMNS[:3], "flaws-off")
     if (added != "").any():
         found = gaps.gap_table(results[added != ""], published, main)
