@@ -95,7 +95,8 @@ def draw_series(
     order = np.argsort(place, kind="stable")
     mean = table[y].to_numpy(float)[order]
     low, high = (table[f"{y}_mean_{end}"].to_numpy(float)[order] for end in ("low", "high"))
-    low = np.where(np.isfinite(low), np.maximum(low, 0 if (mean >= 0).all() else -np.inf), mean)
+    least = -np.inf if y in SIGNED or (mean < 0).any() else 0.0
+    low = np.where(np.isfinite(low), np.maximum(low, least), mean)
     bars = np.vstack([mean - low, np.where(np.isfinite(high), high, mean) - mean])
     axes.errorbar(
         place[order],

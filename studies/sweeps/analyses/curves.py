@@ -20,6 +20,7 @@ from nanoed.studies.settings import nearest
 from nanoed.studies.sweeps.analyses.common import (
     LONGEST_BAR,
     MEAN_IS,
+    SIGNED,
     derived,
     draw_series,
     log_x,
@@ -173,7 +174,11 @@ def _scales(axes: Axes, part: pd.DataFrame, x: str, y: str) -> None:
     if numeric and spans(place):
         log_x(axes, list(part[x]))
     values = part[y].dropna().to_numpy(float)
-    if spans(values):
+    if y in SIGNED:
+        most = LONGEST_BAR * max(map(abs, values.tolist()), default=0.0) or 1.0
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -most), min(high, most))
+    elif spans(values):
         axes.set_yscale("log")
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, values.min() / LONGEST_BAR), min(high, values.max() * LONGEST_BAR))
