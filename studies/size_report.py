@@ -1,8 +1,8 @@
 """`nanoed report DIR` for a folder of many runs: accuracy against size, and every row of the results, sortable.
 
-Read: `results.csv` (columns of tables.RESULT_COLUMNS, others beside them; lines that begin with # are remarks);
-`study.toml`, where it is there.
-Written: `report.html` and, where sizes differ, `figures/accuracy.csv` and `.svg`.
+Read: `results.csv` (columns of tables.RESULT_COLUMNS, others beside them; lines that begin with # are remarks).
+Written: `report.html` and, where sizes differ, `figures/accuracy.csv` and `.svg`; not in the folder of a study, whose
+own page has the means over what its axes hold apart.
 """
 
 from pathlib import Path
@@ -19,12 +19,11 @@ from nanoed.sim.physics.files import write_whole
 from nanoed.studies.figure_tables import FOLDER
 from nanoed.studies.figures import SERIES
 from nanoed.studies.page_parts import Source, plain
-from nanoed.studies.settings import read_toml
-from nanoed.studies.statistics import AS_PUBLISHED, summarise
+from nanoed.studies.statistics import summarise
 from nanoed.studies.tables import read_many
 
 GOALS_A = (0.02, 0.01)  # average distances from the truth that the size limit is asked for
-GROUP = ["structure", "protocol", "fluence_e_A2", "method", "equiv_diameter_nm"]
+GROUP = ["case", "structure", "protocol", "fluence_e_A2", "method", "equiv_diameter_nm"]
 SHOWN = (
     *("case", "structure", "protocol", "equiv_diameter_nm", "fluence_e_A2", "seed", "method", "status"),
     *("n_obs", "n_par", "r_int_pct", "r_obs_pct", "av_dist_A", "max_dist_A", "pull_rms"),
@@ -35,7 +34,8 @@ MOST_ROWS, MOST_ALARMS = 2000, 8
 def size_report(folder: Path, pdf: bool = False) -> Path:
     """Write `report.html` of a folder of many runs from its `results.csv`. Raises InputError for another file."""
     results = read_many(folder / "results.csv")
-    sections = [section for section in (_accuracy(Source(folder, results, {}, pdf)),) if section is not None]
+    accuracy = None if (folder / "study.toml").is_file() else _accuracy(Source(folder, results, {}, pdf))
+    sections = [accuracy] if accuracy is not None else []
     listed = results.head(MOST_ROWS)
     note = f"The first {MOST_ROWS} of {len(results)} rows." if len(results) > MOST_ROWS else ""
     whole = Download("results.csv", (folder / "results.csv").read_bytes())
@@ -49,15 +49,16 @@ def size_report(folder: Path, pdf: bool = False) -> Path:
     return write_whole(folder / "report.html", render(page))
 
 
-def accuracy_table(results: pd.DataFrame, geometric: bool = True) -> pd.DataFrame:
-    """Average distance from the truth by structure, protocol, fluence, method and size, over the replicates.
+def accuracy_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Average distance from the truth by case, structure, protocol, fluence, method and size, over the replicates.
 
-    n : replicates with a result, of `asked`.  av_dist_A : mean, low and high its 95 % interval (Student's t; NaN for
-    one replicate), of the logarithms if `geometric`; max_dist_A : its mean likewise.  r_obs_pct : arithmetic mean.
+    n : replicates with a result, of `asked`; a run that is listed twice counts once.  av_dist_A : geometric mean, low
+    and high its 95 % interval (Student's t; NaN for one replicate); max_dist_A : its mean likewise.  r_obs_pct :
+    arithmetic mean.
     """
     rows = []
-    for key, part in results.groupby(GROUP, sort=True, dropna=False):
-        average, largest = (summarise(part[name], geometric) for name in ("av_dist_A", "max_dist_A"))
+    for key, part in results.drop_duplicates(["digest", "method"]).groupby(GROUP, sort=True, dropna=False):
+        average, largest = (summarise(part[name], True) for name in ("av_dist_A", "max_dist_A"))
         rows.append(
             dict(zip(GROUP, key, strict=True))
             | {"asked": len(part), "n": int(average["n"]), "av_dist_A": average["mean"]}
@@ -68,8 +69,8 @@ def accuracy_table(results: pd.DataFrame, geometric: bool = True) -> pd.DataFram
 
 
 def accuracy_figure(table: pd.DataFrame, results: pd.DataFrame) -> Figure:
-    """Average distance against size, a panel per structure and protocol; table : accuracy_table."""
-    panels = list(table.groupby(["structure", "protocol"], sort=True))
+    """Average distance against size, a panel per case and protocol; table : accuracy_table."""
+    panels = list(table.groupby(["case", "structure", "protocol"], sort=True))
     fluences = sorted(table["fluence_e_A2"].unique())
     lines = dict(
         zip(fluences, ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1))) * len(fluences), strict=False)
@@ -79,8 +80,8 @@ def accuracy_figure(table: pd.DataFrame, results: pd.DataFrame) -> Figure:
         rows = -(-len(panels) // columns)
         figure = Figure(figsize=(3.6 * columns, 2.9 * rows + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-        for axes, ((structure, protocol), part) in zip(grid, panels, strict=False):
-            mine = results[(results["structure"] == structure) & (results["protocol"] == protocol)]
+        for axes, ((case, structure, protocol), part) in zip(grid, panels, strict=False):
+            mine = results[(results["case"] == case) & (results["protocol"] == protocol)]
             for (method, fluence), curve in part.groupby(["method", "fluence_e_A2"], sort=True):
                 label, colour, marker = SERIES.get(str(method), (str(method), MUTED, "x"))
                 label += f", {float(f'{fluence:.3g}'):g} e Å$^{{-2}}$" if len(fluences) > 1 else ""
@@ -95,7 +96,7 @@ def accuracy_figure(table: pd.DataFrame, results: pd.DataFrame) -> Figure:
                 )
             for goal in GOALS_A:
                 axes.axhline(goal, color=MUTED, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
-            axes.set(xscale="log", yscale="log", title=f"{structure}, {str(protocol).replace('_', ' ')}")
+            axes.set(xscale="log", yscale="log", title=f"{case} ({structure}), {str(protocol).replace('_', ' ')}")
             axes.set_xlabel("diameter of the sphere of equal volume (nm)")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_formatter(
@@ -121,13 +122,11 @@ def _accuracy(source: Source) -> Section | None:
     results, folder = source.results, source.folder
     if results["equiv_diameter_nm"].nunique() < 2 or not (results["av_dist_A"] > 0).any():
         return None
-    geometric = _geometric(folder)
-    table = accuracy_table(results, geometric)
+    table = accuracy_table(results)
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     write_whole(folder / FOLDER / "accuracy.csv", text)
     caption = (
-        f"{'Geometric' if geometric else 'Arithmetic'} mean over the replicates, bars: its 95 % interval; small dots: "
-        "every replicate. "
+        "Geometric mean over the replicates, bars: its 95 % interval; small dots: every replicate. "
         f"Dashed: {' and '.join(f'{goal:g}' for goal in GOALS_A)} Å."
     )
     picture = source.drawn("accuracy", accuracy_figure(table, results), caption)
@@ -136,12 +135,6 @@ def _accuracy(source: Source) -> Section | None:
     shown = plain(table, names, names, forms)
     download = Download("accuracy.csv", text.encode())
     return Section("accuracy", "Accuracy against size", (), (shown,), (picture,), (download,))
-
-
-def _geometric(folder: Path) -> bool:
-    """Whether means of distances are those of the logarithms: not where the study's analysis has arithmetic ones."""
-    grid = folder / "study.toml"
-    return not grid.is_file() or str(read_toml(grid).get("analysis")) not in AS_PUBLISHED
 
 
 def _alarms(results: pd.DataFrame) -> list[str]:

@@ -87,8 +87,8 @@ def spearman(
 class Reach:
     """Sizes between which a quantity is below a limit, with 95 % intervals of both ends.
 
-    lowest, highest : NaN where no size is below.  open_low, open_high : the smallest, the largest size of all is below,
-    so that the true end lies beyond it.
+    lowest, highest : NaN where no size is below.  Intervals may reach to infinity, see `reach_below`.
+    open_low, open_high : the smallest, the largest size of all is below, so that the true end lies beyond it.
     """
 
     lowest: float
@@ -105,19 +105,21 @@ def reach_below(values: dict[float, Sequence[float]], limit: float, rng: np.rand
     values : size -> replicates; one that failed is NaN and counts as infinite. Ends are interpolated between the two
     sizes linearly in the logarithms, or stand at the size below where the other has a failure. Intervals: the ends for
     log means drawn from their t distribution about those found, the variance of the logarithms pooled over the sizes;
-    a draw that ends beside a failure may end anywhere up to that size. They are NaN with fewer than two replicates, and
-    where an end is open they tell only how often it would be found inside.
+    a draw that ends beside a failure may end anywhere up to that size, and one in which no size is below the limit has
+    its smallest beyond all sizes and its largest before them: where that is so in more than 2.5 % of the draws, that
+    end of the interval is infinite. Intervals are NaN with fewer than two replicates, and where an end is open they
+    tell only how often it would be found inside.
     """
     sizes = np.array(sorted(values))
     replicates = [np.nan_to_num(np.asarray(values[s], float), nan=math.inf) for s in sizes]
     log_means = np.array([_log_mean(v) for v in replicates])
     low, high, open_low, open_high = _ends(sizes, log_means, limit)
-    near, far = np.full((2, DRAWS, 2), math.nan)
-    if min(len(v) for v in replicates) > 1:
-        draws = _drawn_log_means(replicates, rng)
-        near, far = (np.array([_ends(sizes, row, limit, reach)[:2] for row in draws]) for reach in (False, True))
-    lowest = _percentiles(far[:, 0])[0], _percentiles(near[:, 0])[1]
-    highest = _percentiles(near[:, 1])[0], _percentiles(far[:, 1])[1]
+    if min(len(v) for v in replicates) < 2:
+        return Reach(low, (math.nan, math.nan), open_low, high, (math.nan, math.nan), open_high)
+    draws = _drawn_log_means(replicates, rng)
+    near, far = (np.array([_ends(sizes, row, limit, reach)[:2] for row in draws]) for reach in (False, True))
+    lowest = _percentile(far[:, 0], 0, math.inf), _percentile(near[:, 0], 1, math.inf)
+    highest = _percentile(near[:, 1], 0, -math.inf), _percentile(far[:, 1], 1, -math.inf)
     return Reach(low, lowest, open_low, high, highest, open_high)
 
 
@@ -162,12 +164,10 @@ def _crossing(sizes: Array, log_means: Array, inside: int, outside: int, target:
     return math.exp(x0 + part * (x1 - x0))
 
 
-def _percentiles(values: Array) -> tuple[float, float]:
-    finite = values[np.isfinite(values)]
-    if len(finite) == 0:
-        return math.nan, math.nan
-    low, high = np.percentile(finite, (50 - 50 * CONFIDENCE, 50 + 50 * CONFIDENCE))
-    return float(low), float(high)
+def _percentile(values: Array, end: int, missing: float) -> float:
+    """The lower (0) or upper (1) end of the interval that holds CONFIDENCE of the values; NaN stands for `missing`."""
+    share = 50 + 50 * CONFIDENCE * (2 * end - 1)
+    return float(np.percentile(np.where(np.isnan(values), missing, values), share, method="inverted_cdf"))
 
 
 def paired_change(

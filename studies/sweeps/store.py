@@ -15,7 +15,7 @@ from nanoed.studies.folder import alone, no_empty_folders, placed, refusals
 
 MARK = "study.toml"
 """What a folder must hold for a study to be written into it again."""
-OURS = {"runs", ".runs.lock", ".scratch"}
+OURS = {"runs", ".runs.lock"}
 """What a study that was killed before it wrote MARK may have left."""
 KEY_LETTERS = 20
 """Of the run key, in the name of a run's folder; the whole key is in its run.json."""
@@ -29,8 +29,8 @@ class Store:
 
     @property
     def scratch(self) -> Path:
-        """Folder for the frames of runs while they last, beside the store."""
-        return self.folder.parent / ".scratch"
+        """Folder for the frames of runs while they last, inside what the lock holds."""
+        return self.folder / ".scratch"
 
     def place(self, key: str) -> Path:
         """Folder of the run with this key."""

@@ -383,16 +383,29 @@ def test_means_beside_the_published_tables_are_arithmetic_like_these(tmp_path):
     assert "geometric" not in text
 
 
-@pytest.mark.parametrize(
-    ("analysis", "mean", "word"), [("paper", ARITHMETIC, "Arithmetic"), ("curves", GEOMETRIC, "Geometric")]
-)
-def test_the_report_of_many_runs_has_the_means_of_their_study(tmp_path, analysis, mean, word):
-    block = '[[block]]\nname = "a"\ncases = ["anatase"]\nseeds = [1]\n'
-    (tmp_path / "study.toml").write_text(f'name = "x"\nanalysis = "{analysis}"\n{block}')
-    (tmp_path / "results.csv").write_text(skewed().to_csv(index=False))
-    assert f"{word} mean over the replicates" in report(tmp_path).read_text("utf-8")
-    accuracy = pd.read_csv(tmp_path / "figures" / "accuracy.csv")
-    assert accuracy["av_dist_A"].tolist() == pytest.approx([mean, mean], rel=1e-5)
+def test_the_report_of_many_runs_averages_replicates_alone(tmp_path):
+    """Cases are no replicates, a run that stands in two blocks is one, and a study's page has the means by its axes."""
+    rows = skewed().assign(digest=[f"a{i}" for i in range(6)])
+    other = rows.assign(case="other", digest=[f"b{i}" for i in range(6)], av_dist_A=0.5)
+    (tmp_path / "results.csv").write_text(pd.concat([rows, rows, other]).to_csv(index=False))
+    assert "Geometric mean over the replicates" in report(tmp_path).read_text("utf-8")
+    accuracy = pd.read_csv(tmp_path / "figures" / "accuracy.csv").set_index("case")
+    assert accuracy.loc["anatase", "av_dist_A"].tolist() == pytest.approx([GEOMETRIC, GEOMETRIC], rel=1e-5)
+    assert accuracy["n"].tolist() == [3, 3, 3, 3]
+    (tmp_path / "study.toml").write_text("")
+    assert "mean over the replicates" not in report(tmp_path).read_text("utf-8")
+
+
+def test_cases_of_one_structure_are_told_apart():
+    """Two cases of one material in a grid are not the seeds of one."""
+    rows = [
+        {"case": case, "structure": "brookite", "method": "dynamical", "seed": seed, "scan": "precession",
+         "fluence": "1e3", "size_nm": size, "av_dist_A": d, "beam_ratio": "", "digest": f"{case}{seed}{size}"}
+        for case, d in (("small", 0.001), ("mine", 0.1)) for seed in (1, 2) for size in ("5", "10")
+    ]  # fmt: skip
+    found = size_limit.analyse(results(rows, ("scan", "fluence", "size_nm", "beam_ratio")), {}).tables["accuracy"]
+    assert found["structure"].tolist() == ["brookite (small)"] * 2 + ["brookite (mine)"] * 2
+    assert found["av_dist_A"].tolist() == pytest.approx([0.001, 0.001, 0.1, 0.1])
 
 
 def test_the_page_of_a_study_is_made_anew_from_its_table(tmp_path):

@@ -114,6 +114,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(tmp_path, capsys, monkeypa
     assert not (tmp_path / "out").exists()
 
 
+FLUX = "experiment.instrument.flux_e_A2_s"
 C = """[settings]
 curves = [{ name = "c", x = "size", y = "r_obs_pct" }]
 """
@@ -134,6 +135,7 @@ curves = [{ name = "c", x = "size", y = "r_obs_pct" }]
         ("curves", C.replace("r_obs_pct", "seed"), "not a column of numbers"),
         ("flaws", '[settings]\naxis = "flow"\n', "no such axis"),
         ("flaws", '[settings]\naxis = "size"\nreference = "large"\n', "nothing to compare it with"),
+        ("flaws", f'[settings]\naxis = "{FLUX}"\nreference = "1.0"\n', "another axis beside it"),
         ("indicators", '[settings]\nmethods = ["dynamical"]\n', "no case is refined by it"),
         ("indicators", '[settings]\nindicators = ["av_dist_A"]\n', "cannot indicate itself"),
         ("indicators", '[settings]\nindicators = ["gof", "gof"]\n', "each once"),

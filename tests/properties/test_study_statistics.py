@@ -114,6 +114,19 @@ def test_grid_that_ends_too_early_and_one_that_never_gets_there_say_so():
     assert not bad.open_low
 
 
+def test_draws_without_any_size_below_the_limit_lie_beyond_the_grid():
+    """Left out, a size that may well be too little had a closed interval that was the narrower the worse it was."""
+    values = {5.0: [0.05, 0.06], 10.0: [0.02, 0.03], 20.0: [0.008, 0.012]}
+    found = reach_below(values, 0.01, np.random.default_rng(1))
+    assert 10 < found.lowest <= 20
+    low, high = found.lowest_interval
+    assert 5 < low < 20
+    assert high == math.inf
+    assert found.highest_interval[0] == -math.inf
+    sure = reach_below({s: [x / 3 for x in v] for s, v in values.items()}, 0.01, np.random.default_rng(1))
+    assert math.isfinite(sure.lowest_interval[1])
+
+
 def test_failed_run_counts_as_above_every_limit():
     values = {5.0: [math.nan, 0.001, 0.001], 10.0: [0.01] * 3, 20.0: [0.005] * 3, 40.0: [math.nan, 0.005, 0.005]}
     found = reach_below(values, 0.02, np.random.default_rng(1))

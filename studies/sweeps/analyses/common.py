@@ -43,6 +43,13 @@ def derived(results: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def told_apart(results: pd.DataFrame) -> pd.DataFrame:
+    """The results with the case beside the structure's name where several cases share it: they are no replicates."""
+    shared = results.groupby("structure")["case"].transform("nunique") > 1
+    named = results["structure"] + " (" + results["case"] + ")"
+    return results.assign(structure=results["structure"].where(~shared, named))
+
+
 def means(
     results: pd.DataFrame, keys: Sequence[str], columns: Iterable[str], geometric: frozenset[str] = GEOMETRIC
 ) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from nanoed.studies.sweeps.analyses.common import (
     means,
     positions,
     spans,
+    told_apart,
 )
 from nanoed.studies.sweeps.analyses.settings import (
     LevelNames,
@@ -108,7 +109,7 @@ def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     """A table and a drawing per curve; one without any number is left out."""
-    results = derived(results)
+    results = told_apart(derived(results))
     tables, drawings, shown, titles, remarks = {}, {}, {}, {}, []
     for curve in settings_of(Curves, settings).curves:
         rows = results

@@ -38,7 +38,8 @@ class Compared(Settings):
 
 
 def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
-    """Raise InputError for settings that are none, an axis and a reference level that the grid does not have."""
+    """Raise InputError for settings that are none, an axis and a reference level that the grid does not have, and for
+    a further axis beside it, whose levels would be paired crosswise."""
     wanted = settings_of(Compared, settings)
     if wanted.axis not in axes:
         raise InputError(
@@ -51,6 +52,10 @@ def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]
     if len(levels) < 2:
         raise InputError("nothing to compare it with", field="settings.reference", value=wanted.reference,
                          allowed=f"a level beside others of {wanted.axis}")  # fmt: skip
+    beside = {other for p in points if wanted.axis in p.labels for other in p.labels if other != wanted.axis}
+    if beside:
+        raise InputError("another axis beside it; changes are paired by seed alone", field="block.axes",
+                         value=min(beside), allowed=wanted.axis)  # fmt: skip
 
 
 def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
@@ -72,7 +77,8 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
 
 
 def changes(rows: pd.DataFrame, axis: str, reference: str, columns: list[str]) -> pd.DataFrame:
-    """Per case, method and level: pairs, and the mean change of each column with its 95 % interval."""
+    """Per case, method and level: pairs (of the first column), and the mean change of each column with its 95 %
+    interval."""
     found = []
     for (case, method), group in rows.groupby(["case", "method"], sort=False):
         base = group[group[axis] == reference]
@@ -82,7 +88,8 @@ def changes(rows: pd.DataFrame, axis: str, reference: str, columns: list[str]) -
             row: dict[str, Any] = {"case": case, "method": method, axis: level}
             for column in columns:
                 change = paired_change(base[["seed", column]], other[["seed", column]], ["seed"], column)
-                row |= {"pairs": change["n"], column: change["mean"]}
+                row.setdefault("pairs", change["n"])
+                row[column] = change["mean"]
                 row |= {f"{column}_{end}": change[f"mean_{end}"] for end in ("low", "high")}
             found.append(row)
     return pd.DataFrame(found)

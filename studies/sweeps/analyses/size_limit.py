@@ -32,6 +32,7 @@ from nanoed.studies.sweeps.analyses.common import (
     log_y,
     look_of,
     means,
+    told_apart,
 )
 from nanoed.studies.sweeps.analyses.settings import LevelNames, Settings, settings_of
 from nanoed.studies.sweeps.grid import Point
@@ -80,7 +81,7 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     """Tables limits, accuracy, pair and film, and their drawings; a block that was not run leaves its table out."""
     wanted = settings_of(Limits, settings)
     limits, least = wanted.limits_A, wanted.n_obs_per_par
-    results = derived(results)
+    results = told_apart(derived(results))
     sized = results[results["size_nm"] != ""]
     accuracy = means(sized, [*GROUP, "size_nm"], COLUMNS)
     if "obs_per_par" in accuracy:
@@ -126,7 +127,7 @@ def limits_table(sized: pd.DataFrame, limits: Sequence[float]) -> pd.DataFrame:
     """Per structure, scan, fluence, method and limit: the sizes between which av_dist is below it, as `Reach` has them.
 
     smallest_is, largest_is : "at most" / "at least" where the grid ends before the limit is met, "none" where no size
-    is below it.
+    is below it. An end of an interval is NaN where it lies beyond all sizes, and of a single replicate.
     """
     rows = []
     for key, group in sized.groupby(GROUP, sort=False):
@@ -141,22 +142,24 @@ def limits_table(sized: pd.DataFrame, limits: Sequence[float]) -> pd.DataFrame:
 
 
 def _reach(found: Reach) -> dict[str, Any]:
+    ends = (*found.lowest_interval, *found.highest_interval)
+    low, high, largest_low, largest_high = (end if math.isfinite(end) else math.nan for end in ends)
     none = "none" if np.isnan(found.lowest) else ""
     return {
         "smallest_nm": found.lowest,
-        "smallest_low": found.lowest_interval[0],
-        "smallest_high": found.lowest_interval[1],
+        "smallest_low": low,
+        "smallest_high": high,
         "smallest_is": none or ("at most" if found.open_low else ""),
         "largest_nm": found.highest,
-        "largest_low": found.highest_interval[0],
-        "largest_high": found.highest_interval[1],
+        "largest_low": largest_low,
+        "largest_high": largest_high,
         "largest_is": none or ("at least" if found.open_high else ""),
     }
 
 
 def pair_table(results: pd.DataFrame) -> pd.DataFrame:
     """The dynamical effect itself: frame-based kinematical beside dynamical refinement of the same frames, by run."""
-    on = ["structure", "protocol", "fluence_e_A2", "equiv_diameter_nm", "seed", "thickness_true_A"]
+    on = ["digest", "structure", "protocol", "fluence_e_A2", "equiv_diameter_nm", "seed", "thickness_true_A"]
     kept = [*on, "r_obs_pct", "av_dist_A", "max_dist_A"]
     found = results[results["digest"].isin(results.loc[results["method"] == PAIR[0], "digest"])]
     sides = [found.loc[(found["method"] == m) & (found["status"] == "ok"), kept] for m in PAIR]
@@ -181,7 +184,8 @@ def _shown_limits(limits: pd.DataFrame) -> Table:
     head = ("structure", "protocol", "fluence (e/Å²)", "method", "limit (Å)", "runs")
     caption = (
         "Sizes between which the geometric mean of av_dist over the seeds is below the limit, a failed run counting as"
-        " infinite; below: 95 % interval, the scatter over the seeds pooled over the sizes"
+        " infinite; below: 95 % interval, the scatter over the seeds pooled over the sizes ('or more': no size of the"
+        " grid is sure to be enough)"
     )
     return Table((*head, "smallest (nm)", "largest (nm)"), rows, caption)
 
@@ -189,11 +193,14 @@ def _shown_limits(limits: pd.DataFrame) -> Table:
 def _size(row: Mapping[Any, Any], end: str) -> tuple[str, str]:
     """The size in words, and its interval."""
     word, value, low, high = (row[f"{end}_{part}"] for part in ("is", "nm", "low", "high"))
-    if word == "none":
-        return "none", ""
-    if word or not (math.isfinite(low) and low < high):
-        return f"{word} {value:.3g}".strip(), ""
-    return f"{value:.3g}", f"{low:.3g} to {high:.3g}"
+    said = "none" if word == "none" else f"{word} {value:.3g}".strip()
+    if word in ("at most", "at least"):
+        return said, ""
+    if math.isfinite(low) and math.isfinite(high):
+        return said, f"{low:.3g} to {high:.3g}" if low < high and not word else ""
+    if end == "smallest" and math.isfinite(low):
+        return said, f"{low:.3g} or more"
+    return said, f"{high:.3g} or less" if end == "largest" and math.isfinite(high) and not word else ""
 
 
 def _remarks(limits: pd.DataFrame) -> list[str]:
@@ -331,7 +338,8 @@ def _mark_smallest(axes: Any, reached: pd.DataFrame, sizes: np.ndarray, fluences
             continue
         y = [int(np.argmin(abs(fluences - as_number(f)))) + 0.12 + 0.2 * k for f in known["fluence"]]
         x = place(known["smallest_nm"])
-        ends = [known[f"smallest_{end}"].fillna(known["smallest_nm"]) for end in ("low", "high")]
+        low, high = known["smallest_low"], known["smallest_high"]
+        ends = low.fillna(known["smallest_nm"]), high.fillna(known["smallest_nm"].where(low.isna(), sizes[-1]))
         bars = np.vstack([x - place(ends[0]), place(ends[1]) - x])
         colour, marker = ("#d55e00", "#56b4e9")[k % 2], MARKERS[k % len(MARKERS)]
         label = f"smallest size below {limit:g} Å"
@@ -374,15 +382,11 @@ def draw_film(film: pd.DataFrame) -> Drawing:
     with styled():
         figure = Figure(figsize=(6.8, 2.8), layout="constrained")
         for axes, column in zip(figure.subplots(1, 2), ("av_dist_A", "r_obs_pct"), strict=True):
-            for method, part in film.groupby("method", sort=False):
+            for k, ((structure, method), part) in enumerate(film.groupby(["structure", "method"], sort=False)):
                 if column in part and part[column].notna().any():
+                    look = look_of(str(method), 0) if film["structure"].nunique() == 1 else look_of("", k)
                     draw_series(
-                        axes,
-                        part[part[column].notna()],
-                        "beam_ratio",
-                        column,
-                        str(method),
-                        look_of(str(method), 0),
+                        axes, part[part[column].notna()], "beam_ratio", column, f"{structure}, {method}", look
                     )
             axes.set(xlabel=axis_label("beam_ratio"), ylabel=axis_label(column))
             log_x(axes, list(film["beam_ratio"]))
