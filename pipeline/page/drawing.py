@@ -43,7 +43,6 @@ _STYLE = {
     "svg.fonttype": "path",
     "svg.hashsalt": "nanoed",
     "pdf.fonttype": 42,
-    "savefig.facecolor": "none",
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
@@ -57,11 +56,17 @@ def styled() -> Iterator[None]:
         yield
 
 
+def literal(text: object) -> str:
+    """A name that others gave, for a label of a figure: what would be mathematics between $ stands there as it is."""
+    return str(text).replace("$", r"\$")
+
+
 def svg(figure: Figure) -> str:
-    """The figure as an SVG document, the same bytes for the same figure."""
+    """The figure on white as an SVG document, the same bytes for the same figure."""
     buffer = io.StringIO()
     with styled():
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+        nothing = dict.fromkeys(("Date", "Creator"))
+        figure.savefig(buffer, format="svg", metadata=nothing, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
 
 
@@ -70,17 +75,18 @@ def pdf(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with styled():
         nothing = dict.fromkeys(("CreationDate", "Creator", "Producer"))
-        figure.savefig(buffer, format="pdf", metadata=nothing, bbox_inches="tight")
+        figure.savefig(buffer, format="pdf", metadata=nothing, bbox_inches="tight", facecolor="none")
     return buffer.getvalue()
 
 
 def inline_svg(document: str, name: str, description: str) -> str:
-    """An SVG document as an element for a page: colours follow the page, ids carry the figure's name.
+    """A document of `svg` as an element for a page: colours and ground are the page's, ids carry the figure's name.
 
     name : letters, digits and hyphens.  description : read aloud instead of the drawing; plain text.
     """
     element = re.sub(r"<!--.*?-->\s*", "", document[document.index("<svg") :], flags=re.DOTALL)
     element = re.sub(r"<metadata>.*?</metadata>\s*", "", element, flags=re.DOTALL)
+    element = re.sub(r'(<g id="patch_1">\s*<path [^>]*?style="fill: )#ffffff', r"\1none", element, count=1)
     for colour, variable in PAGE_COLOURS.items():
         element = element.replace(f": {colour}", f": var({variable})")
     element = re.sub(r'\bid="', f'id="{name}-', element)

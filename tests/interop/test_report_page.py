@@ -238,6 +238,15 @@ def test_every_figure_has_its_numbers_beside_it_and_the_page_loads_nothing(page:
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"|base64,[^"]*', "", text).replace("http-equiv", "")
 
 
+def test_a_figure_lies_on_white_as_a_file_and_on_the_page_in_the_page(page: Path) -> None:
+    ground = re.compile(r'id="(?:[a-z_0-9-]+-)?patch_1">\s*<path [^>]*?style="fill: ([^";]+)')
+    inside = ground.findall(page.read_text())
+    assert len(inside) == N_FIGURES
+    assert set(inside) == {"none"}
+    for file in (page.parent / "figures").glob("*.svg"):
+        assert ground.findall(file.read_text()) == ["#ffffff"]
+
+
 def test_results_stand_beside_the_published_ones(page: Path) -> None:
     results = read_results(page.parent / "results.csv")
     beside = published_beside(results, PUBLISHED).set_index("column")
