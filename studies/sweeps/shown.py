@@ -158,13 +158,22 @@ def _is_text(column: pd.Series) -> bool:
 def _cell(name: str, row: Mapping[Any, Any]) -> Cell:
     value = row[name]
     if isinstance(value, str):
-        return Cell(label(value) if name in _QUANTITY_COLUMNS else power(value))
+        return Cell(label(value)) if name in _QUANTITY_COLUMNS else level_cell(value)
     if value is None:
         return Cell("–")
     x = float(value)
     if math.isnan(x):
         return Cell("–")
     return Cell(number(name, x), x, _interval(name, row))
+
+
+def level_cell(level: str) -> Cell:
+    """A level of an axis; one that is a number is sorted by it."""
+    try:
+        value = float(level)
+    except ValueError:
+        value = math.nan
+    return Cell(power(level), value if math.isfinite(value) else None)
 
 
 def _interval(name: str, row: Mapping[Any, Any]) -> str:

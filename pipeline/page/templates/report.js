@@ -7,7 +7,8 @@ for (const button of document.querySelectorAll("th button")) {
     const falling = head.getAttribute("aria-sort") === "ascending";
     const key = (row) => {
       const cell = row.cells[column];
-      return "value" in cell.dataset ? Number(cell.dataset.value) : cell.textContent;
+      const text = "value" in cell.dataset ? cell.dataset.value : cell.textContent.trim();
+      return text !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
     };
     const compare = (a, b) => {
       const [x, y] = [key(a), key(b)];
