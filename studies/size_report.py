@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from nanoed.pipeline.page.drawing import MUTED, styled
+from nanoed.pipeline.page.drawing import MUTED, literal, styled
 from nanoed.pipeline.page.html import Download, Page, Section, render
 from nanoed.sim.physics.files import write_whole
 from nanoed.studies.figure_tables import FOLDER
@@ -83,7 +83,7 @@ def accuracy_figure(table: pd.DataFrame, results: pd.DataFrame) -> Figure:
         for axes, ((case, structure, protocol), part) in zip(grid, panels, strict=False):
             mine = results[(results["case"] == case) & (results["protocol"] == protocol)]
             for (method, fluence), curve in part.groupby(["method", "fluence_e_A2"], sort=True):
-                label, colour, marker = SERIES.get(str(method), (str(method), MUTED, "x"))
+                label, colour, marker = SERIES.get(str(method), (literal(method), MUTED, "x"))
                 label += f", {float(f'{fluence:.3g}'):g} e Å$^{{-2}}$" if len(fluences) > 1 else ""
                 seen = curve[curve["n"] > 0]
                 bars = [seen["av_dist_A"] - seen["low_A"], seen["high_A"] - seen["av_dist_A"]]
@@ -96,7 +96,8 @@ def accuracy_figure(table: pd.DataFrame, results: pd.DataFrame) -> Figure:
                 )
             for goal in GOALS_A:
                 axes.axhline(goal, color=MUTED, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
-            axes.set(xscale="log", yscale="log", title=f"{case} ({structure}), {str(protocol).replace('_', ' ')}")
+            title = f"{case} ({structure}), {str(protocol).replace('_', ' ')}"
+            axes.set(xscale="log", yscale="log", title=literal(title))
             axes.set_xlabel("diameter of the sphere of equal volume (nm)")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_formatter(

@@ -26,7 +26,7 @@ from nanoed.studies.sweeps.analyses import (
 from nanoed.studies.sweeps.analyses.common import look_of
 from nanoed.studies.sweeps.grid import Study, points_of
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
-from nanoed.studies.sweeps.shown import number, power
+from nanoed.studies.sweeps.shown import level_cell, number, power
 from nanoed.studies.sweeps.study import summary
 from nanoed.studies.tables import read_many
 
@@ -61,7 +61,8 @@ def test_the_map_has_one_grid_for_all_protocols_and_is_empty_where_nothing_ran()
     rows = [row | {"fluence": f} for row in sized(lambda d, *_: 0.1 / d) for f in ("1e2", "1e3")]
     some = [row | {"scan": "rotation"} for row in rows if row["fluence"] == "1e3" and row["size_nm"] in ("5", "20")]
     figure = size_limit.analyse(results([*rows, *some], AXES), {}).drawings["map"].figure
-    panels = {axes.get_title(loc="left") or axes.get_title(): axes for axes in figure.axes if axes.images}
+    assert not any(axes.images for axes in figure.axes)  # a dark page inverts bitmaps, and not the numbers on them
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.get_title(loc="left")}
     numbers = {name: {text.get_text(): text.get_position() for text in axes.texts} for name, axes in panels.items()}
     assert len(numbers["brookite, precession, dynamical"]) == 4  # the same of both fluences
     upper = 1 - 0.22
@@ -93,6 +94,33 @@ def test_size_limit_draws_every_scan_apart_and_names_what_only_one_panel_has():
     assert len(drawn["brookite, kinematical"]) == 1
     assert drawn["ito, dynamical"] == []
     assert drawn["ito, kinematical"] != drawn["brookite, kinematical"]
+
+
+def test_the_bar_of_the_map_says_that_a_distance_lies_beyond_it():
+    figures = [
+        size_limit.analyse(results(sized(lambda d, *_, most=most: most / d), AXES), {}).drawings["map"].figure
+        for most in (0.15, 0.5)
+    ]
+    assert [figure.axes[-1]._colorbar.extend for figure in figures] == ["neither", "max"]
+
+
+def test_the_film_is_told_with_its_material_and_its_legend_lies_beside_the_panels():
+    rows = [row | {"beam_ratio": ratio, "size_nm": ""} for row in sized(lambda *_: 0.01) for ratio in ("1", "2")]
+    figure = size_limit.analyse(results([*sized(lambda *_: 0.01), *rows], AXES), {}).drawings["film"].figure
+    assert {axes.get_title(loc="left") for axes in figure.axes} == {"brookite"}
+    assert all(axes.get_legend() is None for axes in figure.axes)
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"kinematical", "dynamical"}
+
+
+def test_names_of_others_are_no_mathematics_in_figures(tmp_path):
+    odd = [row | {"structure": r"$\frac$", "fluence": "$x_", "beam_ratio": "1"} for row in sized(lambda *_: 0.01)]
+    rows = [row | {"size": "$" * (row["seed"] % 2 + 1) + "^", "flaw": "none" if row["seed"] == 1 else "$_$"}
+            for row in odd]  # fmt: skip
+    table = results(rows, (*AXES, "size", "flaw"))
+    wanted = {"size-limit": {}, "indicators": {}, "flaws": {}}
+    wanted["curves"] = {"curves": [{"name": "c", "x": "size", "y": ["r_obs_pct"], "by": "structure"}]}
+    for name, settings in wanted.items():
+        assert write_outcome(ANALYSES[name](table, settings), tmp_path, "t", "h", ()).is_file()
 
 
 @pytest.mark.parametrize(("level", "told"), [("1e4", "10⁴"), ("2e+01", "2·10¹"), ("12", "12"), ("none", "none")])
@@ -341,6 +369,12 @@ def test_page_tells_one_seed_from_several_and_sets_intervals_under_values(tmp_pa
     alone = study._write(Outcome(), results(rows[:1]), spec, tmp_path / "b", "h").read_text()
     assert "there is no interval" in alone
     assert "<small>" not in alone
+
+
+def test_levels_that_are_numbers_are_sorted_as_numbers():
+    cells = [level_cell(level) for level in ("0.5", "0.25", "1e4", "none", "nan")]
+    assert [cell.value for cell in cells] == [0.5, 0.25, 1e4, None, None]
+    assert cells[2].text == "10⁴"
 
 
 def test_numbers_have_the_digits_of_their_quantity():

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 
-from nanoed.pipeline.page.drawing import MUTED
+from nanoed.pipeline.page.drawing import MUTED, literal
 from nanoed.studies.figures import SERIES
 from nanoed.studies.statistics import share, summarise
 
@@ -114,10 +114,10 @@ def draw_series(
         color=look[0],
         elinewidth=0.7,
         capsize=1.5,
-        label=label,
+        label=literal(label),
     )
     if not numeric:
-        names = [str(table[x].iloc[i]) for i in order]
+        names = [literal(table[x].iloc[i]) for i in order]
         axes.set_xticks(place[order], names, rotation=30, ha="right")
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from nanoed.pipeline.page.drawing import INK, MUTED, styled
+from nanoed.pipeline.page.drawing import INK, MUTED, literal, styled
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.settings import nearest
 from nanoed.studies.sweeps.analyses.common import (
@@ -145,11 +145,11 @@ def _figure(table: pd.DataFrame, curve: Curve) -> Figure:
                 _panel(axes, part, y, curve, handles)
                 axes.set_ylabel(axis_label(y) if c == 0 else "")
                 if r == 0:
-                    axes.set_title(structure)
+                    axes.set_title(literal(structure))
                 if in_a_row or r == len(ys) - 1:
                     axes.set_xlabel(axis_label(curve.x))
         if len(handles) > 1:
-            figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
+            figure.legend(list(handles.values()), list(map(literal, handles)), loc="outside lower center", ncols=4)
     return figure
 
 

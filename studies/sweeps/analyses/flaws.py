@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nanoed.pipeline.page.drawing import INK, MUTED, styled
+from nanoed.pipeline.page.drawing import INK, MUTED, literal, styled
 from nanoed.pipeline.page.html import Table
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.settings import nearest
@@ -149,9 +149,9 @@ def draw_changes(table: pd.DataFrame, axis: str, columns: list[str], name: str) 
             axes.locator_params(axis="x", nbins=4)
             axes.axvline(0, color=MUTED, linewidth=0.6)
             axes.set_xlabel(change_label(axis_label(column)))
-        panels[0].set_yticks(range(len(levels)), levels)
+        panels[0].set_yticks(range(len(levels)), list(map(literal, levels)))
         panels[0].set_ylim(len(levels) - 0.5, -0.5)
-        figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=2)
+        figure.legend(list(labels.values()), list(map(literal, labels)), loc="outside lower center", ncols=2)
     said = f"{caption(table)}."
     return Drawing(figure, name, said[:1].upper() + said[1:])
 

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field, model_validator
 
-from nanoed.pipeline.page.drawing import styled
+from nanoed.pipeline.page.drawing import literal, styled
 from nanoed.pipeline.page.html import Cell, Table
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import Method
@@ -181,7 +181,7 @@ def _figure(points: pd.DataFrame, error: str, indicators: list[str]) -> Figure:
                     color=colour,
                     linewidths=0,
                     alpha=0.7,
-                    label=method,
+                    label=literal(method),
                 )
             if spans(points[error].to_numpy(float)):
                 axes.set_yscale("log")

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nanoed.pipeline.page.drawing import styled
+from nanoed.pipeline.page.drawing import literal, styled
 from nanoed.pipeline.page.html import Cell, Table
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.case import load_case, shipped_cases
@@ -395,12 +395,15 @@ def draw_radar(radar: pd.DataFrame) -> Figure:
                     )
                 low, high = (np.log10(part[end].to_numpy(float)) for end in ("p5", "p95"))
                 known = np.isfinite(low) & np.isfinite(high)
-                axes.vlines(theta[known], low[known], high[known], color=colour, linewidth=2.5, alpha=0.3)
+                band = f"{word}, 5 to 95 % of the seeds"
+                axes.vlines(
+                    theta[known], low[known], high[known], color=colour, linewidth=2.5, alpha=0.3, label=band
+                )
             axes.set_rlim(-4, -0.9)
-            axes.set_rticks([-3, -2, -1], ["0.001", "0.01", "0.1"])
-            axes.set_xticks(list(angle.values()), [name.removeprefix("brookite-") for name in datasets])
+            axes.set_rticks([-3, -2, -1], ["0.001", "0.01", "0.1 Å"])
+            axes.set_xticks(list(angle.values()), [literal(name.removeprefix("brookite-")) for name in datasets])
             axes.tick_params(labelsize=6)
             axes.tick_params(axis="x", pad=3)
             axes.set_title(method)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

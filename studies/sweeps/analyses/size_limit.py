@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from pydantic import Field, PositiveFloat
 
-from nanoed.pipeline.page.drawing import INK, MUTED, styled
+from nanoed.pipeline.page.drawing import INK, MUTED, literal, styled
 from nanoed.pipeline.page.html import Cell, Table
 from nanoed.sim.physics.errors import InputError
 from nanoed.sim.streams import stream
@@ -37,7 +38,7 @@ from nanoed.studies.sweeps.analyses.common import (
 from nanoed.studies.sweeps.analyses.settings import LevelNames, Settings, settings_of
 from nanoed.studies.sweeps.grid import Point
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.shown import axis_label, page_table, power
+from nanoed.studies.sweeps.shown import axis_label, level_cell, page_table, power
 
 COLUMNS = (
     *(
@@ -55,6 +56,9 @@ COLUMNS = (
 )
 SHOWN_A = (1e-4, 1.0)
 """Most that is drawn of distances; an interval of few seeds may reach anywhere."""
+MAPPED = (-3.5, -1.0)
+"""Logarithms of the distances (Å) between which the map has colours."""
+SHADES = colormaps["cividis"].resampled(48)  # of 50 and more the bar would be a bitmap, which a dark page inverts
 STAGGER = 1.025
 """Factor on the size by which one series stands beside the next."""
 PAIR = ("kinematical-frames", "dynamical")
@@ -173,7 +177,7 @@ def _shown_limits(limits: pd.DataFrame) -> Table:
     """Smallest and largest size as a reader wants them: a value over its interval, or a word."""
     rows = tuple(
         (
-            *(Cell(power(row[name])) for name in GROUP),
+            *(level_cell(row[name]) for name in GROUP),
             Cell(f"{row['limit_A']:g}", row["limit_A"]),
             Cell(f"{row['runs']}", row["runs"]),
             *(Cell(said, row[f"{end}_nm"] if said != "none" else None, note)
@@ -247,7 +251,7 @@ def draw_accuracy(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
                         labels.setdefault(label, axes.containers[-1])
                 for limit in limits:
                     limit_line(axes, limit)
-                axes.set(yscale="log", title=f"{name}, {method}")
+                axes.set(yscale="log", title=literal(f"{name}, {method}"))
                 log_x(axes, list(part["size_nm"]))
             row[0].set_ylabel(axis_label("av_dist_A"))
         for axes in grid[-1]:
@@ -255,7 +259,7 @@ def draw_accuracy(accuracy: pd.DataFrame, limits: Sequence[float]) -> Drawing:
         drawn = accuracy["av_dist_A"].dropna()
         low, high = max(SHOWN_A[0], drawn.min() / LONGEST_BAR), min(SHOWN_A[1], drawn.max() * LONGEST_BAR)
         grid[0, 0].set_ylim(low, max(high, 2 * low))
-        figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=3)
+        figure.legend(list(labels.values()), list(map(literal, labels)), loc="outside lower center", ncols=3)
     caption = (
         f"Average distance from the truth against size: {MEAN_IS}, over the runs that did not fail; dashed: the limits."
         " Series stand a little beside each other; bars end with the panels."
@@ -278,12 +282,14 @@ def draw_map(accuracy: pd.DataFrame, reached: pd.DataFrame, least: float) -> Dra
             image = _cells(axes, part, fluences, sizes)
             own = reached[(reached["structure"] == structure) & (reached["scan"] == scan)]
             _mark_smallest(axes, own[own["method"] == method], sizes, fluences)
-            axes.set(title=f"{structure}, {scan}, {method}", xlabel=axis_label("size_nm"))
+            axes.set(title=literal(f"{structure}, {scan}, {method}"), xlabel=axis_label("size_nm"))
         for axes in shown[len(panels) :]:
             axes.set_axis_off()
         for axes in shown[::2]:
             axes.set_ylabel(axis_label("fluence"))
-        bar = figure.colorbar(image, ax=list(shown), label=axis_label("av_dist_A"), ticks=[-3, -2, -1])
+        beyond = _beyond(np.log10(mine["av_dist_A"].dropna()))
+        bar = figure.colorbar(image, ax=list(shown), label=axis_label("av_dist_A"), ticks=[-3, -2, -1], extend=beyond)
+        bar.solids.set_edgecolor("face")
         bar.ax.set_yticklabels(["0.001", "0.01", "0.1"])
         handles, labels = shown[0].get_legend_handles_labels()
         if handles:
@@ -294,6 +300,12 @@ def draw_map(accuracy: pd.DataFrame, reached: pd.DataFrame, least: float) -> Dra
         " the smallest size below each limit and its 95 % interval, an arrow where the grid ends before it is met."
     )
     return Drawing(figure, "limits", caption)
+
+
+def _beyond(values: pd.Series) -> Literal["neither", "min", "max", "both"]:
+    """At which ends of the map's colours there are values that they do not reach."""
+    low, high = bool((values < MAPPED[0]).any()), bool((values > MAPPED[1]).any())
+    return ("both" if high else "min") if low else ("max" if high else "neither")
 
 
 def _cells(axes: Any, part: pd.DataFrame, fluences: np.ndarray, sizes: np.ndarray) -> Any:
@@ -308,12 +320,13 @@ def _cells(axes: Any, part: pd.DataFrame, fluences: np.ndarray, sizes: np.ndarra
         for column in ("av_dist_A", "few", "runs")
     )
     values = values.astype(float)
-    image = axes.imshow(
-        np.log10(values), origin="lower", aspect="auto", cmap="cividis", vmin=-3.5, vmax=-1
-    )  # fmt: skip
+    edges = [np.arange(n + 1) - 0.5 for n in values.shape]
+    image = axes.pcolormesh(
+        edges[1], edges[0], np.log10(values), cmap=SHADES, vmin=MAPPED[0], vmax=MAPPED[1], edgecolor="face"
+    )
     for i, j in zip(*np.nonzero(pd.notna(ran)), strict=True):
         known = np.isfinite(values[i, j])
-        colour = "white" if known and values[i, j] < 0.02 else INK
+        colour = ("white" if values[i, j] < 0.02 else "black") if known else INK  # only INK follows a page
         axes.text(
             j, i - 0.22, f"{values[i, j]:.4f}" if known else "–", ha="center", va="center", fontsize=6, color=colour
         )
@@ -365,7 +378,7 @@ def draw_pair(pair: pd.DataFrame) -> Drawing:
                     s=12,
                     color=colour,
                     marker=marker,
-                    label=name,
+                    label=literal(name),
                     linewidths=0,
                 )
             axes.axhline(1, color=MUTED, linewidth=0.6)
@@ -379,21 +392,25 @@ def draw_pair(pair: pd.DataFrame) -> Drawing:
 
 
 def draw_film(film: pd.DataFrame) -> Drawing:
+    """A row of panels per structure: distance and R_obs against the width of the beam, a series per method."""
+    labels: dict[str, Any] = {}
+    structures = _panels(film)
     with styled():
-        figure = Figure(figsize=(6.8, 2.8), layout="constrained")
-        for axes, column in zip(figure.subplots(1, 2), ("av_dist_A", "r_obs_pct"), strict=True):
-            for k, ((structure, method), part) in enumerate(film.groupby(["structure", "method"], sort=False)):
-                if column in part and part[column].notna().any():
-                    look = look_of(str(method), 0) if film["structure"].nunique() == 1 else look_of("", k)
-                    draw_series(
-                        axes, part[part[column].notna()], "beam_ratio", column, f"{structure}, {method}", look
-                    )
-            axes.set(xlabel=axis_label("beam_ratio"), ylabel=axis_label(column))
-            log_x(axes, list(film["beam_ratio"]))
-            axes.set_ylim(bottom=0)
-        figure.axes[0].legend()
+        figure = Figure(figsize=(6.8, 0.6 + 2.4 * len(structures)), layout="constrained")
+        grid = figure.subplots(len(structures), 2, squeeze=False)
+        for row, (structure, own) in zip(grid, structures, strict=True):
+            for axes, column in zip(row, ("av_dist_A", "r_obs_pct"), strict=True):
+                for method, part in own.groupby("method", sort=False):
+                    known = part[part[column].notna()] if column in part else part[:0]
+                    if len(known):
+                        draw_series(axes, known, "beam_ratio", column, str(method), look_of(str(method), 0))
+                        labels.setdefault(str(method), axes.containers[-1])
+                axes.set(xlabel=axis_label("beam_ratio"), ylabel=axis_label(column), title=literal(structure))
+                log_x(axes, list(own["beam_ratio"]))
+                axes.set_ylim(bottom=0)
+        figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=len(labels) or 1)
     caption = (
         "Equal particles in beams of growing width: the support film's share of the frames grows with its square."
-        " No point: every run failed."
+        f" {MEAN_IS[:1].upper()}{MEAN_IS[1:]}. No point: every run failed."
     )
     return Drawing(figure, "film", caption)
