@@ -407,6 +407,7 @@ def _many(folder: Path) -> Path:
             for row in _results():
                 away = 0.04 / size * (1 + 0.1 * seed) * (3 if row["method"] == "kinematical" else 1)
                 changes = {"equiv_diameter_nm": size, "seed": seed, "fluence_e_A2": 12.0, "protocol": "precession"}
+                changes["digest"] = f"{size}-{seed}"
                 rows.append(row | changes | {"av_dist_A": away})
     rows[3] |= {"status": "failed", "message": "<script>alert(1)</script>", "av_dist_A": None}
     folder.mkdir()
