@@ -289,7 +289,8 @@ def draw_map(accuracy: pd.DataFrame, reached: pd.DataFrame, least: float) -> Dra
             axes.set_ylabel(axis_label("fluence"))
         beyond = _beyond(np.log10(mine["av_dist_A"].dropna()))
         bar = figure.colorbar(image, ax=list(shown), label=axis_label("av_dist_A"), ticks=[-3, -2, -1], extend=beyond)
-        bar.solids.set_edgecolor("face")
+        assert bar.solids is not None
+        bar.solids.set_edgecolor("face")  # without gaps between the shades
         bar.ax.set_yticklabels(["0.001", "0.01", "0.1"])
         handles, labels = shown[0].get_legend_handles_labels()
         if handles:
