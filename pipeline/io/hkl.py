@@ -133,19 +133,21 @@ def _formula_units(volume: float, heavy: float, order: int, volume_per_atom: flo
 
 
 def _symmetry_lines(group: gemmi.SpaceGroup) -> list[str]:
-    """LATT (negative without a centre at the origin) and SYMM without identity, centring and inversion."""
+    """LATT (negative without a centre at the origin) and SYMM without identity, centring and that centre."""
     lattice = {"P": 1, "I": 2, "R": 3, "F": 4, "A": 5, "B": 6, "C": 7}[group.centring_type()]
     if group.ext == "R":
         lattice = 1
     operations = group.operations()
-    centred = operations.is_centrosymmetric()
+    inversion = gemmi.Op("-x,-y,-z")
+    shifts = [gemmi.Op().translated(shift) for shift in operations.cen_ops]
+    centred = any((shift * inversion).wrap() == op for shift in shifts for op in operations.sym_ops)
     seen: set[str] = {gemmi.Op().triplet()}
     lines = [f"LATT {lattice if centred else -lattice}"]
     for op in operations.sym_ops:
-        inverse = gemmi.Op(op.triplet())
-        inverse.rot = [[-x for x in row] for row in op.rot]
-        inverse.tran = [-x for x in op.tran]
-        if op.triplet() in seen or (centred and inverse.wrap().triplet() in seen):
+        images = [shift * op for shift in shifts]
+        if centred:
+            images += [inversion * image for image in images]
+        if any(image.wrap().triplet() in seen for image in images):
             continue
         seen.add(op.triplet())
         lines.append(f"SYMM {op.triplet().upper()}")
