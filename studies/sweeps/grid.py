@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import (
     AfterValidator,
@@ -164,6 +164,24 @@ class Study(_Part):
         return write_toml(self.model_dump(mode="json", exclude_defaults=True))
 
 
+class Labelled(Protocol):
+    """What has a place in the grid: a block and a label by axis."""
+
+    @property
+    def block(self) -> str: ...
+
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the points of a study stand, without their cases."""
+
+    block: str
+    labels: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One run of a study: the block it belongs to, its labels by axis, and the case."""
@@ -218,6 +236,15 @@ def points_of(study: Study, extent: Extent) -> list[Point]:
     blocks = [part for block in study.block for part in block.chosen(extent)]
     points = [point for block in blocks for point in _points(block, study.set)]
     return list({(p.block, *p.labels.items(), p.case.digest): p for p in points}.values())
+
+
+def places_of(study: Study) -> list[Place]:
+    """Block and labels of every point of the whole grid; no case is looked for."""
+    return [
+        Place(block.name, dict(zip(block.axes, labels, strict=True)))
+        for block in study.block
+        for labels in itertools.product(*block.axes.values())
+    ]
 
 
 def study_digest(study: Study, points: list[Point]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ from nanoed.sim.physics.files import write_whole
 from nanoed.studies.folder import alone
 from nanoed.studies.settings import nearest
 from nanoed.studies.statistics import AS_PUBLISHED
-from nanoed.studies.sweeps.analyses import ANALYSES, CHECKS, OF_MODELS, sites
+from nanoed.studies.sweeps.analyses import ANALYSES, CHECKS, OF_CASES, OF_MODELS, sites
 from nanoed.studies.sweeps.analyses.common import ARITHMETIC, GEOMETRIC, MEAN_IS, MEASURES, derived, means
 from nanoed.studies.sweeps.analyses.sites import Models
 from nanoed.studies.sweeps.cluster import reach
 from nanoed.studies.sweeps.cost import SECONDS, Cost, estimate, machine_speed
-from nanoed.studies.sweeps.grid import Extent, Point, Study, load_study, points_of, study_digest
+from nanoed.studies.sweeps.grid import Extent, Point, Study, load_study, places_of, points_of, study_digest
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
 from nanoed.studies.sweeps.shown import page_table
 from nanoed.studies.sweeps.store import MARK, Store, held
@@ -127,7 +128,9 @@ def page_anew(folder: Path) -> Path:
     A table of refined models, which only the runs have, is taken as it stands. Raises InputError for wrong files.
     """
     study = load_study(str(folder / MARK))
-    _points(study, "full")
+    with _of_file(study):
+        _known(study)
+        CHECKS[study.analysis](study.settings, study.levels, places_of(study))
     results = read_many(folder / "results.csv")
     with (folder / "results.csv").open(encoding="utf-8") as file:
         header = file.readline().rstrip("\n")
@@ -191,19 +194,32 @@ def _models(points: Sequence[Point], store: Store) -> Models:
 
 def _points(study: Study, extent: Extent) -> list[Point]:
     """The points of a study whose analysis, settings and cases hold; InputError with the file that it comes from."""
-    try:
-        if study.analysis not in CHECKS:
-            allowed = nearest(study.analysis, CHECKS)
-            raise InputError("unknown analysis", field="analysis", value=study.analysis, allowed=allowed)
+    with _of_file(study):
+        _known(study)
         points = points_of(study, extent)
         if not points:
             raise InputError("no point of the grid is left", field="block", allowed="a block that is not skipped")
         CHECKS[study.analysis](study.settings, study.levels, points)
+        if study.analysis in OF_CASES:
+            OF_CASES[study.analysis](study.settings, points)
+    return points
+
+
+def _known(study: Study) -> None:
+    if study.analysis not in CHECKS:
+        allowed = nearest(study.analysis, CHECKS)
+        raise InputError("unknown analysis", field="analysis", value=study.analysis, allowed=allowed)
+
+
+@contextmanager
+def _of_file(study: Study) -> Iterator[None]:
+    """Name the user's file in what is wrong with a study."""
+    try:
+        yield
     except InputError as error:
         if study.file is None:
             raise
         raise InputError(f"{study.file}, {error}") from error
-    return points
 
 
 def _write(outcome: Outcome, results: pd.DataFrame, study: Study, out: Path, header: str) -> Path:

@@ -37,7 +37,7 @@ from nanoed.studies.sweeps.analyses.settings import (
     known_column,
     settings_of,
 )
-from nanoed.studies.sweeps.grid import Point
+from nanoed.studies.sweeps.grid import Labelled
 from nanoed.studies.sweeps.outcome import TAKEN, Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, label, number, page_table, power
 
@@ -95,7 +95,7 @@ class Curves(Settings):
         return value
 
 
-def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
+def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Labelled]) -> None:
     """Raise InputError for settings that are none, and for a curve whose columns will not be there."""
     for i, curve in enumerate(settings_of(Curves, settings).curves):
         for column in (curve.x, curve.by, *curve.where):

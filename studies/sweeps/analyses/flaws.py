@@ -22,7 +22,7 @@ from nanoed.studies.statistics import paired_change
 from nanoed.studies.sweeps.analyses.common import MARKERS, derived, look_of
 from nanoed.studies.sweeps.analyses.curves import OF_THE_DATA
 from nanoed.studies.sweeps.analyses.settings import LevelNames, Quantities, Settings, settings_of
-from nanoed.studies.sweeps.grid import Point
+from nanoed.studies.sweeps.grid import Labelled
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, head, label, number, page_table
 
@@ -37,7 +37,7 @@ class Compared(Settings):
     columns: Quantities = COLUMNS
 
 
-def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
+def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Labelled]) -> None:
     """Raise InputError for settings that are none, an axis and a reference level that the grid does not have, and for
     a further axis beside it, whose levels would be paired crosswise."""
     wanted = settings_of(Compared, settings)

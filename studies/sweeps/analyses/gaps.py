@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,7 @@ CAPTION = (
 )
 
 
-def check_levels(points: Iterable[Point]) -> None:
+def check_levels(settings: Mapping[str, Any], points: Iterable[Point]) -> None:
     """Raise InputError for a level of `added` that is not WHAT=STRENGTH, or that sets another strength."""
     for point in points:
         level = point.labels.get("added", "none")

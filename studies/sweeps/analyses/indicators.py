@@ -28,7 +28,7 @@ from nanoed.studies.sweeps.analyses.settings import (
     Settings,
     settings_of,
 )
-from nanoed.studies.sweeps.grid import Point
+from nanoed.studies.sweeps.grid import Labelled, Point
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, head, label, number
 from nanoed.studies.tables import RESULT_COLUMNS
@@ -59,8 +59,13 @@ class Correlations(Settings):
         return self
 
 
-def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
-    """Raise InputError for settings that are none, and for methods that no case is refined by."""
+def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Labelled]) -> None:
+    """Raise InputError for settings that are none."""
+    settings_of(Correlations, settings)
+
+
+def check_methods(settings: Mapping[str, Any], points: Sequence[Point]) -> None:
+    """Raise InputError for methods that no case is refined by."""
     run = list(dict.fromkeys(method for point in points for method in point.case.methods))
     for method in settings_of(Correlations, settings).methods or ():
         if method not in run:

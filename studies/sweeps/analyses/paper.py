@@ -38,7 +38,7 @@ from nanoed.studies.sweeps.analyses.treatments import (
     treatment_table,
 )
 from nanoed.studies.sweeps.analyses.weighting import shown_weights, weights_sentences, weights_table
-from nanoed.studies.sweeps.grid import Point
+from nanoed.studies.sweeps.grid import Labelled
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import label, number, page_table
 from nanoed.studies.tables import published_value
@@ -141,15 +141,14 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
     return Outcome(tuple(remarks), inorder, drawings, shown, _TITLES)
 
 
-def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
-    """Raise InputError for settings that are none, and for levels of `reduced` and `added` that no table would have."""
+def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Labelled]) -> None:
+    """Raise InputError for settings that are none, and for levels of `reduced` that no table would have."""
     settings_of(Remarked, settings)
     for point in points:
         level = point.labels.get("reduced", "")
         if level not in REDUCED:
             field = f"block.{point.block}.axes.reduced"
             raise InputError("no such reduction", field=field, value=level, allowed=" or ".join(REDUCED[1:]))
-    gaps.check_levels(points)
 
 
 _TITLES = {

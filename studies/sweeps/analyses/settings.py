@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, create_model
 
 from nanoed.sim.physics.errors import InputError
 from nanoed.studies.settings import nearest, validated
-from nanoed.studies.sweeps.grid import Point
+from nanoed.studies.sweeps.grid import Labelled
 from nanoed.studies.tables import RESULT_COLUMNS, TEXT_COLUMNS
 
 DERIVED = ("obs_per_par", "hand_right")
@@ -38,7 +38,7 @@ def settings_of(model: type[Wanted], given: Mapping[str, Any]) -> Wanted:
     return found
 
 
-def check_none(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
+def check_none(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Labelled]) -> None:
     """Raise InputError for any setting: means alone take none."""
     settings_of(Settings, settings)
 

@@ -36,7 +36,7 @@ from nanoed.studies.sweeps.analyses.common import (
     told_apart,
 )
 from nanoed.studies.sweeps.analyses.settings import LevelNames, Settings, settings_of
-from nanoed.studies.sweeps.grid import Point
+from nanoed.studies.sweeps.grid import Labelled
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
 from nanoed.studies.sweeps.shown import axis_label, level_cell, page_table, power
 
@@ -73,7 +73,7 @@ class Limits(Settings):
     n_obs_per_par: PositiveFloat = 10.0
 
 
-def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Point]) -> None:
+def check(settings: Mapping[str, Any], axes: LevelNames, points: Sequence[Labelled]) -> None:
     """Raise InputError for settings that are none, and for a grid without the axes of the analysis."""
     settings_of(Limits, settings)
     for axis in AXES:
