@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +60,7 @@ def write_outcome(outcome: Outcome, out: Path, title: str, header: str, alarms: 
     """Write NAME.csv, NAME.svg, NAME.pdf of everything and index.html into `out`; returns the page's path.
 
     header : the line, without its #, that says how the numbers were made; it stands above every table.
+    What the page that was there before showed and this one does not is removed.
     """
     texts = {name: csv_text(table, header) for name, table in outcome.tables.items()}
     for name, text in texts.items():
@@ -67,8 +70,33 @@ def write_outcome(outcome: Outcome, out: Path, title: str, header: str, alarms: 
         write_whole(out / f"{name}.svg", pictures[name])
         write_whole(out / f"{name}.pdf", pdf(drawing.figure))
     page = Page(title, header, alarms, tuple(_sections(outcome, texts, pictures)))
+    outdated = _shown_before(out) - {f"{name}.csv" for name in texts}
+    outdated -= {f"{name}.{ending}" for name in pictures for ending in ("svg", "pdf")}
     write_whole(out / "index.html", render(page))
+    for name in outdated:
+        (out / name).unlink(missing_ok=True)
     return out / "index.html"
+
+
+def _shown_before(out: Path) -> set[str]:
+    """Files of the tables and drawings of the page that is there, but for tables that are not its own any more."""
+    try:
+        page = (out / "index.html").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return set()
+    name = "[A-Za-z0-9][A-Za-z0-9._-]*"
+    carried = re.findall(rf'download="({name})\.csv" href="data:text/csv;charset=utf-8;base64,([^"]*)"', page)
+    tables = {f"{table}.csv" for table, content in carried if _holds(out / f"{table}.csv", content)}
+    drawn = {drawing for drawing in re.findall(rf' id="({name})-figure_1"', page) if drawing not in TAKEN}
+    return tables | {f"{drawing}.{ending}" for drawing in drawn for ending in ("svg", "pdf")}
+
+
+def _holds(path: Path, content: str) -> bool:
+    """Whether a file is what a page carries, base64."""
+    try:
+        return base64.b64encode(path.read_bytes()).decode("ascii") == content
+    except OSError:
+        return False
 
 
 def csv_text(table: pd.DataFrame, header: str) -> str:

@@ -24,7 +24,7 @@ from nanoed.studies.sweeps.analyses import (
     weighting,
 )
 from nanoed.studies.sweeps.analyses.common import look_of
-from nanoed.studies.sweeps.grid import Study, points_of
+from nanoed.studies.sweeps.grid import Study, places_of
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
 from nanoed.studies.sweeps.shown import level_cell, number, power
 from nanoed.studies.sweeps.study import summary
@@ -335,7 +335,7 @@ def test_a_reduction_that_no_table_would_have_is_refused():
         }]}
     )  # fmt: skip
     with pytest.raises(InputError, match="no such reduction"):
-        paper.check({}, grid.levels, points_of(grid, "default"))
+        paper.check({}, grid.levels, places_of(grid))
 
 
 def test_sites_of_the_refined_models_stand_beside_the_published_ones(tmp_path):
@@ -443,7 +443,7 @@ def test_cases_of_one_structure_are_told_apart():
 
 
 def test_the_page_of_a_study_is_made_anew_from_its_table(tmp_path):
-    block = '[[block]]\nname = "a"\ncases = ["anatase"]\nseeds = [1]\naxes = { flaw = { none = {}, mosaicity = {} } }\n'
+    block = '[[block]]\nname = "a"\ncases = ["moved.toml"]\nseeds = [1]\naxes = { flaw = { none = {}, mosaicity = {} } }\n'
     (tmp_path / "study.toml").write_text(f'name = "x"\nanalysis = "flaws"\n{block}')
     table = results(published_rows(), ("flaw_off",)).rename(columns={"flaw_off": "flaw"})
     (tmp_path / "results.csv").write_text("# nanoed study x\n" + table.to_csv(index=False))
@@ -452,6 +452,10 @@ def test_the_page_of_a_study_is_made_anew_from_its_table(tmp_path):
     changes = (tmp_path / "changes.csv").read_bytes()
     assert changes.startswith(b"# nanoed study x\n")
     assert study.page_anew(tmp_path).read_text("utf-8") == page
+    (tmp_path / "study.toml").write_text(f'name = "x"\nanalysis = "flaws"\nsettings.axis = "flow"\n{block}')
+    with pytest.raises(InputError, match=r"study\.toml, field 'settings\.axis': no such axis"):
+        study.page_anew(tmp_path)
+    (tmp_path / "study.toml").write_text(f'name = "x"\nanalysis = "flaws"\n{block}')
     (tmp_path / "results.csv").write_text("# nanoed study x\n" + table.drop(columns="flaw").to_csv(index=False))
     with pytest.raises(InputError, match="field 'flaw': not the results"):
         study.page_anew(tmp_path)
@@ -499,6 +503,24 @@ def test_page_tables_and_figures_are_complete_and_the_same_bytes_twice(name, tmp
     assert all(drawing.table in outcome.tables for drawing in outcome.drawings.values())
     assert b"A title &lt;b&gt;" in contents[0]["index.html"]
     assert b"2 &lt; 3" in contents[0]["index.html"]
+
+
+def test_what_an_earlier_study_wrote_and_this_one_does_not_is_gone_and_nothing_else(tmp_path):
+    rows = [row | {"beam_ratio": "1", "size_nm": ""} for row in sized(lambda *_: 0.01)]
+    with_film = size_limit.analyse(results([*sized(lambda *_: 0.01), *rows], AXES), {})
+    write_outcome(with_film, tmp_path, "t", "nanoed study x; 1", ())
+    film = {f"film.{ending}" for ending in ("csv", "svg", "pdf")}
+    for name in ("notes.csv", "pair.svg", "results.csv"):
+        (tmp_path / name).write_text("mine")
+    before = {path.name for path in tmp_path.iterdir()}
+    assert film < before
+    write_outcome(size_limit.analyse(results(sized(lambda *_: 0.01), AXES), {}), tmp_path, "t", "nanoed study x; 2", ())
+    assert {path.name for path in tmp_path.iterdir()} == before - film
+    write_outcome(with_film, tmp_path, "t", "nanoed study x; 3", ())
+    (tmp_path / "film.csv").write_text("mine")
+    write_outcome(Outcome(("nothing",)), tmp_path, "t", "nanoed study x; 4", ())
+    kept = {"index.html", "notes.csv", "pair.svg", "results.csv", "film.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 def test_analysis_of_nothing_but_failures_still_writes_its_page(tmp_path):
