@@ -443,7 +443,8 @@ def test_cases_of_one_structure_are_told_apart():
 
 
 def test_the_page_of_a_study_is_made_anew_from_its_table(tmp_path):
-    block = '[[block]]\nname = "a"\ncases = ["moved.toml"]\nseeds = [1]\naxes = { flaw = { none = {}, mosaicity = {} } }\n'
+    axes = "{ flaw = { none = {}, mosaicity = {} } }"
+    block = f'[[block]]\nname = "a"\ncases = ["moved-away.toml"]\nseeds = [1]\naxes = {axes}\n'
     (tmp_path / "study.toml").write_text(f'name = "x"\nanalysis = "flaws"\n{block}')
     table = results(published_rows(), ("flaw_off",)).rename(columns={"flaw_off": "flaw"})
     (tmp_path / "results.csv").write_text("# nanoed study x\n" + table.to_csv(index=False))
