@@ -31,7 +31,7 @@ from nanoed.pipeline.reduce.rocking import RockingShape
 from nanoed.pipeline.reduce.scales import shrunk_scales
 from nanoed.pipeline.reduce.search import Detector, detector_of, search
 from nanoed.pipeline.reduce.second import SecondLattice, find_second
-from nanoed.pipeline.reduce.series import Progress
+from nanoed.pipeline.reduce.series import Progress, check_order
 from nanoed.pipeline.reduce.spacegroup import SymmetryFound, find_symmetry, lattice_of_metric
 from nanoed.pipeline.reduce.spots import integrate, spot_profile
 from nanoed.pipeline.reduce.symmetry import absent, centring_absent, laue_rotations, representative
@@ -85,8 +85,8 @@ def reduce(
     reduction.json, and with `page` reduction.html too.
 
     Without `cell` in the spec the lattice is found and the crystal taken to have the least symmetry of its system.
-    The result does not depend on `workers`. Raises InputError for a data set that cannot be read, frames
-    without peaks, and peaks that the given cell, or none, indexes.
+    The result does not depend on `workers`. Raises InputError for a data set that cannot be read, frames that
+    are not in the order of the stage angle or without peaks, and peaks that the given cell, or none, indexes.
     """
     with open_dataset(data_dir) as dataset, threadpool_limits(1):
         result = _reduced(dataset, spec, workers, progress)
@@ -101,6 +101,7 @@ def reduce(
 
 def _reduced(dataset: DataSet, spec: ReduceSpec, workers: int, progress: Progress | None) -> Reduction:
     tell = progress or (lambda stage, done, total: None)
+    check_order(dataset)
     tell("noise", 0, 1)
     detector = detector_of(dataset, spec, workers, progress)
     peaks, centres = search(dataset, detector, spec, workers, progress)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanoed.sim.dataset import DataSet
+from nanoed.sim.physics.errors import InputError
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -48,6 +49,20 @@ def over_frames(
                 progress(stage, done + 1, total)
         while waiting:
             yield waiting.popleft().result()
+
+
+def check_order(dataset: DataSet) -> None:
+    """Raise InputError for a series whose frames are not in the order of the stage angle, naming the first that is not;
+    a reading may fall back by up to half the median step."""
+    alpha = dataset.nominal.alpha_deg
+    slack = 0.5 * float(np.median(np.abs(np.diff(alpha)))) if len(alpha) > 1 else 0.0
+    back = [np.flatnonzero(a < np.maximum.accumulate(a) - slack) for a in (alpha, -alpha)]
+    if all(len(frames) for frames in back):
+        first = max(int(frames[0]) for frames in back)
+        raise InputError(
+            f"frame {first} is out of order", file=dataset.path, field="alpha_deg", value=float(alpha[first]),
+            allowed="frames in the order of the stage angle, rising or falling",
+        )  # fmt: skip
 
 
 def spread_out(n: int, count: int) -> list[int]:
