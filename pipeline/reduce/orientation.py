@@ -115,10 +115,14 @@ def without_common_rotation(geometry: Geometry, nominal: Array) -> Geometry:
     rotations = geometry.rotations()
 
     def angles(vector: Array) -> Array:
-        """(n, 3) alpha, beta, omega of R_i exp(-vector)."""
+        """(n, 3) alpha, beta, omega of R_i exp(-vector); of the two ways to write them that of the smaller beta, and of
+        the alphas whole turns apart the one nearest to nominal."""
         m = rotations @ Rotation.from_rotvec(-vector).as_matrix()
-        beta = np.arctan2(-m[:, 2, 0], m[:, 2, 2])
-        return np.column_stack([np.arcsin(m[:, 2, 1]), beta, np.arctan2(-m[:, 0, 1], m[:, 1, 1])])
+        sign = np.where(m[:, 2, 2] < 0, -1.0, 1.0)
+        alpha = np.where(sign > 0, 0.0, np.pi) + sign * np.arcsin(m[:, 2, 1])
+        alpha += 2 * np.pi * np.rint((nominal - alpha) / (2 * np.pi))
+        beta = np.arctan2(-sign * m[:, 2, 0], sign * m[:, 2, 2])
+        return np.column_stack([alpha, beta, np.arctan2(-sign * m[:, 0, 1], sign * m[:, 1, 1])])
 
     def drift(vector: Array) -> Array:
         a = angles(vector)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from spot_frames import nominal, true_geometry
 
+from nanoed.pipeline.reduce.orientation import without_common_rotation
 from nanoed.pipeline.reduce.reduce import reduce
 from nanoed.pipeline.reduce.series import check_order
 from nanoed.pipeline.spec import ReduceSpec
@@ -39,3 +40,22 @@ def test_frames_out_of_order_are_refused(tmp_path: Path, alpha: list[float], fra
 def test_readings_may_fall_back_by_half_a_step(tmp_path: Path, alpha: list[float]) -> None:
     with open_dataset(blank_series(tmp_path, np.array(alpha))) as data:
         check_order(data)
+
+
+@pytest.mark.parametrize(("first", "last"), [(-60.0, 60.0), (-140.0, 140.0), (160.0, 200.0)])
+def test_angles_follow_the_stage_beyond_a_right_angle(first: float, last: float) -> None:
+    """sin alpha alone cannot tell 100° from 80°: the orientations stay, and so do small beta and even omega."""
+    stage = np.radians(np.arange(first, last, 7.0))
+    wave = np.sin(np.linspace(0, 3, len(stage)))
+    geometry = replace(
+        true_geometry(2),
+        alpha=stage + np.radians(0.1 * wave),
+        beta=np.radians(0.3 + 0.1 * wave[::-1]),
+        omega=np.radians(131.6 - 0.1 * wave),
+        centres=np.zeros((len(stage), 2)),
+    )
+    found = without_common_rotation(geometry, stage)
+    np.testing.assert_allclose(found.rotations() @ found.ub, geometry.rotations() @ geometry.ub, atol=1e-9)
+    assert np.degrees(np.abs(found.alpha - stage)).max() < 0.5
+    assert np.degrees(np.abs(found.beta)).max() < 0.5
+    assert np.degrees(np.ptp(found.omega)) < 0.5
