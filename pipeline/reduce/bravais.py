@@ -8,6 +8,8 @@ import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
+from nanoed.sim.physics.errors import InputError
+
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -61,7 +63,10 @@ def symbol_of(spacegroup: str) -> str:
 
 
 def group_of(laue: str, centring: str) -> str:
-    """The symmorphic space group of a Laue class and a centring letter, which extinguishes nothing else."""
+    """The symmorphic space group of a Laue class and a centring letter, which extinguishes nothing else.
+
+    Raises InputError where none has a name, as of "4/mmm" in F.
+    """
     point = {"-3m": "-3 m 1", "2/m": "1 2/m 1"}.get(laue, laue)
     if centring == "R":
         point = {"-3m": "-3 m"}.get(laue, laue)
@@ -72,7 +77,7 @@ def group_of(laue: str, centring: str) -> str:
     ):
         if (group := gemmi.find_spacegroup_by_name(name)) is not None:
             return str(group.hm)
-    raise ValueError(f"no space group {centring} {laue}")
+    raise InputError("no space group of this Laue class has this centring", field="laue", value=f"{laue}, {centring}")
 
 
 def bravais_lattices(ub: Array, most_strain_pct: float) -> list[Bravais]:

@@ -6,6 +6,7 @@ them: each reflection is held against two distributions of intensities, one of t
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,7 @@ from nanoed.pipeline.reduce.merge import group_means, r_int
 from nanoed.pipeline.reduce.positions import constrained_cell
 from nanoed.pipeline.reduce.symmetry import Index, absent, laue_rotations, representative
 from nanoed.pipeline.spec import SymmetryTestSpec
+from nanoed.sim.physics.errors import InputError
 
 Array = NDArray[np.float64]
 INDICES = ["h", "k", "l"]
@@ -125,14 +127,11 @@ def laue_tests(
     reflections that it adds to the equivalents disagree less than halfway between those of the lowest class and
     unrelated ones, unless a class that it contains is refused.
     """
-    names = CLASSES.get(bravais, CLASSES.get(bravais[:1], ("-1",)))
     hkl = measured[INDICES].to_numpy(np.int64)
     intensity = measured["I"].to_numpy(float)
     tests: list[LaueTest] = []
     keys, mean, unrelated, own = hkl, intensity, np.nan, np.nan
-    for name in names:
-        laue, group = _NAMED.get(name, (name, ""))
-        group = group or group_of(laue, centring)
+    for laue, group in _named_classes(bravais, centring):
         rotations = laue_rotations(laue, group)
         unique = representative(keys, rotations)
         equal, which = np.unique(unique, axis=0, return_inverse=True)
@@ -152,6 +151,17 @@ def laue_tests(
         good = pairs >= spec.min_pairs and bool(r <= limit) and not within
         tests.append(LaueTest(laue, group, r, pairs, good))
     return tuple(tests), unrelated
+
+
+def _named_classes(bravais: str, centring: str) -> list[tuple[str, str]]:
+    """Laue classes of a Bravais lattice with their symmorphic groups, where these have a name with this centring: 4/m
+    with F and 2/m with B have none; "-1" where no class has."""
+    found = []
+    for name in CLASSES.get(bravais, CLASSES.get(bravais[:1], ("-1",))):
+        laue, group = _NAMED.get(name, (name, ""))
+        with suppress(InputError):
+            found.append((laue, group or group_of(laue, centring)))
+    return found or [("-1", group_of("-1", centring))]
 
 
 def _unrelated(hkl: Index, intensity: Array, ub: Array) -> float:

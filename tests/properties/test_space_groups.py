@@ -7,7 +7,13 @@ import pytest
 
 from nanoed.pipeline.reduce.bravais import symbol_of
 from nanoed.pipeline.reduce.geometry import candidates, reciprocal_basis
-from nanoed.pipeline.reduce.spacegroup import SymmetryFound, find_symmetry, groups_of, lattice_of_metric
+from nanoed.pipeline.reduce.spacegroup import (
+    SymmetryFound,
+    find_symmetry,
+    groups_of,
+    lattice_of_metric,
+    laue_tests,
+)
 from nanoed.pipeline.reduce.symmetry import absent, centring_absent, laue_rotations, representative
 from nanoed.pipeline.spec import SymmetryTestSpec
 
@@ -117,3 +123,26 @@ def test_record_is_plain() -> None:
     record = found("P b c a", measured("P b c a")).record()
     assert record["space_groups"][0]["groups"][0] == "P b c a"
     assert [t["laue"] for t in record["laue_tests"]] == ["mmm"]
+
+
+@pytest.mark.parametrize(
+    ("group", "cell", "laue"),
+    [
+        ("F 4/m m m", (5.4, 5.4, 9.5, 90, 90, 90), "4/mmm"),
+        ("C 4 2 2", (8.6, 8.6, 7.5, 90, 90, 90), "-1"),
+        ("B 1 1 2/b", (8.1, 5.4, 6.2, 90, 90, 103), "-1"),
+        ("A 1 2/n 1", (8.1, 5.4, 6.2, 90, 103, 90), "2/m"),
+    ],
+)
+def test_classes_without_a_symmorphic_name_are_not_tested(
+    monkeypatch: pytest.MonkeyPatch, group: str, cell: tuple[float, ...], laue: str
+) -> None:
+    monkeypatch.setitem(CELLS, group, cell)
+    result = found(group, measured(group))
+    assert [t.laue for t in result.tests] == [laue]
+
+
+def test_every_setting_has_a_class_to_test() -> None:
+    table, spec = measured("P b c a").iloc[:20], SymmetryTestSpec()
+    for bravais, centring in {(symbol_of(group.xhm()), group.hm[0]) for group in gemmi.spacegroup_table()}:
+        assert laue_tests(table, np.eye(3), bravais, centring, spec)[0]
