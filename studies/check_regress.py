@@ -38,19 +38,20 @@ def findings(
     reference : not needed.  out : its folder baseline holds the reference of `nanoed regress`.
     """
     del reference
+    asked = asked_parts(parts, MUTATIONS)
     baseline = out / "baseline"
     if not (baseline / f"{QUICK_CASES[0]}.csv").is_file():
         raise InputError(
             "no reference tables", file=baseline, field="--out", allowed="a folder with baseline/"
         )
     found: list[Finding] = []
-    for part in asked_parts(parts, MUTATIONS):
+    for part in asked:
         with MUTATIONS[part]():
             verdicts = regress(baseline, True, None, workers, progress)
         slipped = [v for v in verdicts if v.slipped and not v.column.startswith(SPEED)]
         names = ", ".join(f"{v.method} {v.column}" for v in slipped[:6]) or "nothing"
-        asked = ("==", 0.0) if part == "none" else (">=", 1.0)
-        found.append(Finding(part, f"numbers that slip: {names}", float(len(slipped)), *asked, "a mutation"))
+        limit = ("==", 0.0) if part == "none" else (">=", 1.0)
+        found.append(Finding(part, f"numbers that slip: {names}", float(len(slipped)), *limit, "a mutation"))
     return found
 
 

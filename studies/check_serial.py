@@ -77,10 +77,10 @@ def findings(
         name: partial(_seed, name, seed) for name, seed in SEEDS.items()
     }
     known |= {"confidence": _confidence, "convergence": _convergence, "flawed": _flawed}
+    asked = asked_parts(parts, known)
     folder = out / "check-serial"
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Finding] = []
-    asked = asked_parts(parts, known)
     for i, part in enumerate(asked):
         if progress is not None:
             progress(f"check-serial {part}", i, len(asked))

@@ -73,7 +73,8 @@ def test_still_frames_are_refined_near_the_ewald_sphere_and_nowhere_else():
 
 def test_unknown_part_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such part"):
-        findings(tmp_path, tmp_path, ["all"], 1, None)
+        findings(tmp_path, tmp_path / "out", ["all"], 1, None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_figures_are_drawn_from_their_tables(tmp_path):
