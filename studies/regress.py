@@ -4,10 +4,13 @@ import csv
 import io
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
 
 import nanoed
 from nanoed.sim.physics.errors import InputError
@@ -17,6 +20,7 @@ from nanoed.studies.bench import matrix_product_seconds
 from nanoed.studies.case import Case, load_case
 from nanoed.studies.folder import refusals
 from nanoed.studies.run import run_case
+from nanoed.studies.tables import check_words, read_columns
 
 QUICK_CASES = ("brookite-small",)
 CASES = (*QUICK_CASES, "brookite-cnrs-01")
@@ -107,25 +111,25 @@ def regress(
 
     A case whose stages were slower, or that makes a reference, is timed twice and has the lesser times: compilation and
     the load of other programs pass.  With a `reason` today's numbers become the reference, and the reason is noted in
-    `baseline`/MOVES.md.  Raises InputError for a missing reference and for an empty reason.
+    `baseline`/MOVES.md.  Raises InputError, before anything runs, for a reference that is missing or none and for an
+    empty reason.
     """
     if reason is not None and not reason.strip():
         raise InputError("a reference moves for a stated reason only", field="--reason", allowed="a sentence")
     names = QUICK_CASES if quick else CASES
-    if reason is None:
-        for name in names:
-            _read(baseline / f"{name}.csv")
+    files = {name: baseline / f"{name}.csv" for name in names}
+    references = {name: _read(file) for name, file in files.items() if reason is None or file.exists()}
+    stages = {name: _read_speed(baseline / f"{name}-speed.csv") for name in names}
     spread = read_spread(baseline / "spread.csv")
     verdicts = []
     for name in names:
-        case = load_case(name)
-        now, file = _found(case, workers, progress), baseline / f"{name}.csv"
-        speeds = _read_speed(baseline / f"{name}-speed.csv")
+        case, speeds = load_case(name), stages[name]
+        now = _found(case, workers, progress)
         if reason is not None or any(v.slipped for v in judge_speed(name, speeds, now.speed)):
             again = _found(case, workers, progress).speed
             now = replace(now, speed={stage: min(took, again.get(stage, took)) for stage, took in now.speed.items()})
-        if reason is None or file.exists():
-            verdicts += judge(name, _read(file), rows_of(now.text), spread)
+        if name in references:
+            verdicts += judge(name, references[name], rows_of(now.text), spread)
             verdicts += judge_speed(name, speeds, now.speed)
         if reason is not None:
             _update(baseline, case, now, reason.strip(), [v for v in verdicts if v.case == name])
@@ -177,15 +181,19 @@ def judge_speed(case: str, reference: Mapping[str, float], now: Mapping[str, flo
 
 
 def read_spread(path: Path) -> dict[tuple[str, str], float]:
-    """Standard deviations over seeds by method and column, from the summary of the study spread; empty without it."""
-    if not path.is_file():
+    """Standard deviations over seeds by method and column, from the summary of the study spread; empty without it.
+
+    Raises InputError for a file that is no such summary.
+    """
+    if not path.exists():
         return {}
-    rows = rows_of(path.read_text(encoding="utf-8"))
+    columns = ("method", *(f"{column}_sd" for column in TOLERANCES if f"{column}_sd" in _head(path)))
+    table = _numbers(path, columns, "method", "not the summary of the study spread")
     return {
-        (method, column): float(row[f"{column}_sd"])
-        for method, row in rows.items()
-        for column in TOLERANCES
-        if row.get(f"{column}_sd")
+        (str(row["method"]), column.removesuffix("_sd")): float(row[column])
+        for row in table.to_dict("records")
+        for column in columns[1:]
+        if not math.isnan(row[column])
     }
 
 
@@ -226,23 +234,41 @@ def _found(case: Case, workers: int, progress: Progress | None) -> Found:
 
 
 def _read_speed(path: Path) -> dict[str, float]:
-    if not path.is_file():
+    if not path.exists():
         return {}
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    return {row["stage"]: float(row["matrix_products"]) for row in csv.DictReader(lines)}
+    table = _numbers(path, ("stage", "matrix_products"), "stage", "not the stages of a reference")
+    return dict(zip(table["stage"], table["matrix_products"], strict=True))
+
+
+def _head(path: Path) -> list[str]:
+    return [str(column) for column in read_columns(path, (), frozenset(), "not a table", remarks=True).columns]
+
+
+def _numbers(path: Path, columns: Sequence[str], text: str, wrong: str) -> pd.DataFrame:
+    """A table of numbers none of which is negative or infinite, beside one column of text. Raises InputError."""
+    table = read_columns(path, columns, {text}, wrong, remarks=True)
+    for column in (name for name in columns if name != text):
+        bad = table.loc[(table[column] < 0) | (table[column] == math.inf), column]
+        if len(bad):
+            allowed = "finite numbers from 0"
+            raise InputError(wrong, file=path, field=column, value=bad.iloc[0], allowed=allowed)
+    return table
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        rows = rows_of(path.read_text(encoding="utf-8"))
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+    """The rows of a reference by method. Raises InputError for a file that is none, or that guards nothing."""
+    if not path.is_file():
         allowed = "a folder of reference tables; nanoed regress --update makes them"
-        raise InputError("no reference table", file=path, field="--baseline", allowed=allowed) from error
-    if not rows:
-        raise InputError(
-            "an empty reference table", file=path, field="--baseline", allowed="a row per method"
-        )
-    return rows
+        raise InputError("no reference table", file=path, field="--baseline", allowed=allowed)
+    wrong, text = "not a reference table", frozenset(("method", "status"))
+    table = read_columns(path, (*text, *TOLERANCES), text, wrong, remarks=True)
+    check_words(path, table, wrong)
+    if table.empty:
+        raise InputError("an empty reference table", file=path, field="--baseline", allowed="a row per method")
+    silent = table.loc[(table["status"] == "ok") & ~np.isfinite(table["r_obs_pct"]), "method"]
+    if len(silent):
+        raise InputError(f"{wrong} ({silent.iloc[0]})", file=path, field="r_obs_pct", value="", allowed="a number")
+    return rows_of(path.read_text(encoding="utf-8"))
 
 
 def _update(baseline: Path, case: Case, now: Found, reason: str, verdicts: list[Verdict]) -> None:

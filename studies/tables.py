@@ -25,6 +25,7 @@ RESULT_COLUMNS: tuple[str, ...] = (
 TEXT_COLUMNS = frozenset((*RESULT_COLUMNS[:9], "method", "status", "message", "adp_model"))
 INTEGER_COLUMNS = frozenset(("seed", "n_frames", "n_all", "n_obs", "n_par", "n_azimuth", "adp_npd"))
 METHODS = ("kinematical", "kinematical-unit", "kinematical-nonaveraged", "kinematical-frames", "dynamical", "powder")
+_WRONG = "not a table of results"
 STATUSES = ("ok", "not_converged", "failed")
 OF_A_REFINEMENT = tuple(
     name
@@ -110,9 +111,9 @@ def read_results(path: Path) -> pd.DataFrame:
     """Read `results.csv`: text columns as str (empty if not applicable), the others as float with NaN.
 
     Columns that a newer version has appended are kept as text. Raises InputError for a file that is not
-    a table of results.
+    a table of results, and for an unknown method or status and an infinite number in it.
     """
-    return read_columns(path, RESULT_COLUMNS, TEXT_COLUMNS, "not a table of results")
+    return _read_rows(path, remarks=False)
 
 
 def read_many(path: Path) -> pd.DataFrame:
@@ -120,10 +121,28 @@ def read_many(path: Path) -> pd.DataFrame:
 
     Raises InputError for a file that is not a table of results, and for one without rows.
     """
-    table = read_columns(path, RESULT_COLUMNS, TEXT_COLUMNS, "not a table of results", remarks=True)
+    table = _read_rows(path, remarks=True)
     if table.empty:
-        raise InputError("not a table of results", file=path)
+        raise InputError("not a table of results", file=path, value="no row", allowed="a row per refinement")
     return without_failed(table)
+
+
+def _read_rows(path: Path, remarks: bool) -> pd.DataFrame:
+    table = read_columns(path, RESULT_COLUMNS, TEXT_COLUMNS, _WRONG, remarks)
+    check_words(path, table, _WRONG)
+    for column in (name for name in RESULT_COLUMNS if name not in TEXT_COLUMNS):
+        infinite = table.loc[table[column].abs() == math.inf, column]
+        if len(infinite):
+            raise InputError(_WRONG, file=path, field=column, value=infinite.iloc[0], allowed="finite numbers")
+    return table
+
+
+def check_words(path: Path, table: pd.DataFrame, wrong: str) -> None:
+    """Raise InputError, beginning with `wrong`, for a method or a status that there is not."""
+    for column, known in (("method", METHODS), ("status", STATUSES)):
+        for value in table[column]:
+            if value not in known:
+                raise InputError(wrong, file=path, field=column, value=value, allowed=f"one of {', '.join(known)}")
 
 
 def read_columns(
@@ -132,14 +151,21 @@ def read_columns(
     """Read a CSV file that must have `columns`: those of `text` as str, the others as float, empty = NaN.
 
     Other columns are kept as text.  remarks : lines that begin with # are none of the table. Raises InputError,
-    beginning with `wrong`, naming file and column.
+    beginning with `wrong`, naming file and column, for rows that are not as long as the head too.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = "".join(line for line in lines if not (remarks and line.startswith("#")))
-        table = pd.read_csv(io.StringIO(kept), dtype=str, keep_default_na=False)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        head, *rows = [row for row in csv.reader(io.StringIO(kept, newline="")) if row] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{wrong} ({error})", file=path) from error
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(head):
+            allowed = f"the {len(head)} fields of the head"
+            raise InputError(f"{wrong} (row {number})", file=path, value=f"{len(row)} fields", allowed=allowed)
+    if len(set(head)) < len(head):
+        raise InputError(f"{wrong} (a column twice)", file=path, field=max(head, key=head.count))
+    table = pd.DataFrame(rows, columns=head, dtype=str)
     for column in columns:
         if column not in table.columns:
             raise InputError(wrong, file=path, field=column, value="missing")

@@ -3,7 +3,7 @@
 import pytest
 
 from nanoed.sim.physics.errors import InputError
-from nanoed.studies import cli
+from nanoed.studies import check_regress, cli
 from nanoed.studies import regress as module
 from nanoed.studies.regress import Found, judge, judge_speed, read_spread, regress, rows_of
 from nanoed.studies.tables import RESULT_COLUMNS
@@ -55,6 +55,36 @@ def test_missing_reference_and_missing_reason_are_refused_before_anything_runs(t
         regress(tmp_path, quick=True, reason=" ")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("brookite-small.csv", "method,status\ndynamical,ok\n", "field 'n_frames': .*missing"),
+        ("brookite-small.csv", "no status", "field 'status': .*missing"),
+        ("brookite-small.csv", "no r_obs_pct", "field 'r_obs_pct': .*missing"),
+        ("brookite-small.csv", "empty r_obs_pct", "field 'r_obs_pct': .*allowed: a number"),
+        ("spread.csv", "case,r_obs_pct_sd\na,0.1\n", "field 'method'"),
+        ("spread.csv", "method,r_obs_pct_sd\ndynamical,small\n", "field 'r_obs_pct_sd': .*allowed: numbers"),
+        ("spread.csv", "method,r_obs_pct_sd\ndynamical,inf\n", "field 'r_obs_pct_sd': .*allowed: finite"),
+        ("brookite-small-speed.csv", "stage,seconds\nreduce,1\n", "field 'matrix_products'"),
+        ("brookite-small-speed.csv", "stage,matrix_products\nreduce,fast\n", "allowed: numbers"),
+    ],
+)
+@pytest.mark.parametrize("reason", [None, "a new detector"])
+def test_what_is_no_reference_is_one_line_before_anything_runs(tmp_path, monkeypatch, name, text, said, reason):
+    monkeypatch.setattr(module, "_found", lambda *_: pytest.fail("it ran"))
+    (tmp_path / "brookite-small.csv").write_text(table("4.00"))
+    how, _, column = text.partition(" ")
+    if how in ("no", "empty"):
+        head, row = (line.split(",") for line in table("4.00").splitlines())
+        at = head.index(column)
+        head, row = (head[:at] + head[at + 1 :], row[:at] + row[at + 1 :]) if how == "no" else (head, row)
+        text = f"{','.join(head)}\n{','.join('' if i == at and how == 'empty' else x for i, x in enumerate(row))}\n"
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=said) as caught:
+        regress(tmp_path, True, reason)
+    assert name in str(caught.value)
+
+
 def table(r_obs_pct):
     row = OLD | {"r_obs_pct": r_obs_pct}
     return ",".join(RESULT_COLUMNS) + "\n" + ",".join(row.get(name, "") for name in RESULT_COLUMNS) + "\n"
@@ -77,6 +107,11 @@ def test_reference_is_made_for_a_reason_and_a_slip_is_status_1(tmp_path, monkeyp
     assert "speed: simulate" in capsys.readouterr().out
     moves = (tmp_path / "baseline" / "MOVES.md").read_text()
     assert "the detector became worse (dynamical r_obs_pct 4.00 -> 4.50)" in moves
+
+
+def test_an_unknown_part_of_the_check_is_told_before_a_missing_reference(tmp_path):
+    with pytest.raises(InputError, match="field '--part': no such part"):
+        check_regress.findings(tmp_path, tmp_path / "out", ["nosuch"], 1, None)
 
 
 def test_a_stage_that_was_slow_once_is_timed_again(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanoed.sim.physics.errors import InputError
 from nanoed.studies.rows import finite
 from nanoed.studies.tables import (
     INTEGER_COLUMNS,
@@ -15,6 +16,7 @@ from nanoed.studies.tables import (
     TEXT_COLUMNS,
     format_quantity,
     published_beside,
+    read_many,
     read_results,
     write_results,
 )
@@ -72,6 +74,29 @@ def test_what_does_not_belong_is_refused(tmp_path: Path, wrong: dict[str, object
     with pytest.raises(ValueError, match=r"results\.csv"):
         write_results(tmp_path / "results.csv", [ROW | wrong])
     assert not (tmp_path / "results.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("status", "fine", "field 'status': .*'fine'.*allowed: one of ok, not_converged, failed"),
+        ("method", "magic", "field 'method': .*'magic'.*allowed: one of kinematical"),
+        ("r_obs_pct", "-inf", "field 'r_obs_pct': .*inf.*allowed: finite numbers"),
+        ("r_obs_pct", "many", "field 'r_obs_pct'"),
+        ("", "cut", r"row 1.*10 fields.*allowed: the \d+ fields of the head"),
+        ("", "long", r"row 1.*fields of the head"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_results, read_many])
+def test_a_row_that_no_run_wrote_is_one_line(tmp_path: Path, column: str, value: str, said: str, read) -> None:
+    row = dict.fromkeys(RESULT_COLUMNS, "") | {"method": "dynamical", "status": "ok"}
+    cells = list((row | {column: value} if column else row).values())
+    cells = {"cut": cells[:10], "long": [*cells, "more"]}.get(value, cells)
+    path = tmp_path / "results.csv"
+    path.write_text(f"{','.join(RESULT_COLUMNS)}\n{','.join(cells)}\n")
+    with pytest.raises(InputError, match=said) as caught:
+        read(path)
+    assert "results.csv" in str(caught.value)
 
 
 def test_a_line_break_in_a_message_does_not_break_the_table(tmp_path: Path) -> None:
