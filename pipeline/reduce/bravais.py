@@ -59,6 +59,8 @@ def symbol_of(spacegroup: str) -> str:
     system, centring = group.crystal_system_str(), group.hm[0]
     if system in ("trigonal", "hexagonal"):
         return "hR" if centring == "R" else "hP"
+    if system == "monoclinic":
+        return "mP" if centring == "P" else "mC"
     return ("a" if system == "triclinic" else system[0]) + ("C" if centring in "AB" else centring)
 
 

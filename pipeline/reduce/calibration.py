@@ -12,6 +12,7 @@ from nanoed.pipeline.reduce.geometry import Geometry
 from nanoed.pipeline.reduce.lattice import Lattice
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.positions import match, refine_positions
+from nanoed.pipeline.reduce.symmetry import metric_class
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.physics.errors import InputError
 
@@ -43,12 +44,13 @@ def calibrated(lattice: Lattice, peaks: Peaks, spec: ReduceSpec) -> tuple[Lattic
     """
     if spec.reference_cell is None:
         return lattice, 1.0
+    metric = metric_class(lattice.laue, lattice.spacegroup)
     total, geometry, scatter = 1.0, lattice.geometry, lattice.scatter
     for _ in range(2):
         ratio = camera_ratio(geometry.cell, spec.reference_cell)
         total *= ratio
         geometry = replace(geometry, ub=geometry.ub * ratio, a_per_px=geometry.a_per_px * ratio)
-        geometry, scatter = _again(geometry, peaks, lattice.laue, spec)
+        geometry, scatter = _again(geometry, peaks, metric, spec)
     return replace(lattice, geometry=geometry, scatter=scatter), total
 
 

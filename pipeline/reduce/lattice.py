@@ -16,7 +16,7 @@ from nanoed.pipeline.reduce.geometry import Geometry, to_reciprocal, to_sample
 from nanoed.pipeline.reduce.index import Indexed, index_peaks, refined
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.positions import match, refine_positions
-from nanoed.pipeline.reduce.symmetry import absent
+from nanoed.pipeline.reduce.symmetry import absent, metric_class
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import Nominal
 from nanoed.sim.physics.electron import wavelength_A
@@ -97,7 +97,7 @@ def find_lattice(nominal: Nominal, peaks: Peaks, centres: Array, spec: ReduceSpe
         laue, group = _symmetry(chosen, spec)
         symbol = chosen.symbol
         geometry = replace(geometry, ub=_axes(chosen, geometry, peaks, spec))
-    geometry, scatter, matched = _refined(geometry, peaks, laue, spec)
+    geometry, scatter, matched = _refined(geometry, peaks, metric_class(laue, group), spec)
     turned = np.cos(found.azimuth - np.radians(nominal.axis_azimuth_deg)) < 0
     return Lattice(
         geometry,
@@ -247,19 +247,39 @@ def _symmetry(chosen: Bravais, spec: ReduceSpec) -> tuple[str, str]:
 
 
 def _axes(chosen: Bravais, geometry: Geometry, peaks: Peaks, spec: ReduceSpec) -> Array:
-    """UB (3, 3) of the lattice with its axes in the order that the space group asks for.
+    """UB (3, 3) of the lattice with the axes that the space group asks for.
 
-    Of the permutations of the axes that keep the metric's symmetry, the one that puts the fewest peaks on nodes that
-    the group extinguishes.
+    Of the choices of axes that keep the metric's symmetry, the one that puts the fewest peaks on nodes that the group
+    extinguishes; of equal ones the first.
     """
-    if spec.spacegroup is None or chosen.symbol[0] != "o":
+    if spec.spacegroup is None:
         return chosen.ub
+    options = _choices(chosen, metric_class(spec.laue_class, spec.spacegroup))
+    if len(options) == 1:
+        return options[0]
     q = to_reciprocal(geometry, peaks.frame, peaks.pixels)
     x = to_sample(geometry, peaks.frame, q)
+    nodes = [np.round(x @ np.linalg.inv(ub).T).astype(np.int64) for ub in options]
+    return options[int(np.argmin([int(absent(hkl, spec.spacegroup).sum()) for hkl in nodes]))]
+
+
+def _choices(chosen: Bravais, metric: str) -> list[Array]:
+    """UB (3, 3) of the choices of axes: orders of orthorhombic ones; of monoclinic ones the unique axis where the group
+    has it, with the shortest pairs of the others, that of the lattice first; rhombohedral ones where it is on them."""
+    if metric == "r" and chosen.symbol == "hR":
+        obverse = np.array([[2.0, 1.0, 1.0], [-1.0, 1.0, 1.0], [-1.0, -2.0, 1.0]]) / 3
+        return [chosen.ub @ np.linalg.inv(obverse)]
+    if chosen.symbol[0] == "o":
+        permuted = [chosen.ub[:, order] for order in permutations(range(3))]
+        return [np.asarray(ub * np.sign(np.linalg.det(ub)), np.float64) for ub in permuted]
+    if chosen.symbol[0] != "m":
+        return [chosen.ub]
+    direct = np.linalg.inv(chosen.ub)
+    unique = {"2/m a": 0, "2/m c": 2}.get(metric, 1)
     options = []
-    for order in permutations(range(3)):
-        ub = chosen.ub[:, order]
-        ub = ub * np.sign(np.linalg.det(ub))
-        hkl = np.round(x @ np.linalg.inv(ub).T).astype(np.int64)
-        options.append((int(absent(hkl, spec.spacegroup).sum()), order, ub))
-    return np.asarray(min(options, key=lambda o: o[:2])[2], np.float64)
+    for pair in permutations(np.array([[1, 0, 0], [0, 0, 1], [-1, 0, -1]]), 2):
+        acute = (pair[0] @ direct) @ (pair[1] @ direct) > 0
+        steps = np.insert([pair[0], -pair[1] if acute else pair[1]], unique, [0, 1, 0], axis=0)
+        steps[unique] *= round(np.linalg.det(steps))
+        options.append(chosen.ub @ np.rint(np.linalg.inv(steps)))
+    return options

@@ -22,7 +22,8 @@ from nanoed.pipeline.spec import PositionSpec
 
 Array = NDArray[np.float64]
 
-_FREE = {"-1": (0, 1, 2, 3, 4, 5), "2/m": (0, 1, 2, 4), "mmm": (0, 1, 2), "4/m": (0, 2), "4/mmm": (0, 2),
+_FREE = {"-1": (0, 1, 2, 3, 4, 5), "2/m": (0, 1, 2, 4), "2/m a": (0, 1, 2, 3), "2/m c": (0, 1, 2, 5),
+         "r": (0, 3), "mmm": (0, 1, 2), "4/m": (0, 2), "4/mmm": (0, 2),
          "-3": (0, 2), "-3m": (0, 2), "6/m": (0, 2), "6/mmm": (0, 2), "m-3": (0,), "m-3m": (0,)}  # fmt: skip
 
 
@@ -37,12 +38,16 @@ class Matched:
 
 
 def constrained_cell(laue: str, cell: tuple[float, ...] | Array) -> Array:
-    """(6,) cell with the Laue class's metric: equal axes averaged, fixed angles set (b unique for 2/m)."""
+    """(6,) cell with the metric of a Laue class, or of symmetry.metric_class: equal axes averaged, fixed angles set."""
     a, b, c, alpha, beta, gamma = (float(x) for x in cell)
     if laue == "-1":
         return np.array([a, b, c, alpha, beta, gamma])
     if laue == "2/m":
         return np.array([a, b, c, 90.0, beta, 90.0])
+    if laue in ("2/m a", "2/m c"):
+        return np.array([a, b, c, alpha, 90.0, 90.0] if laue == "2/m a" else [a, b, c, 90.0, 90.0, gamma])
+    if laue == "r":
+        return np.repeat([(a + b + c) / 3, (alpha + beta + gamma) / 3], 3)
     if laue == "mmm":
         return np.array([a, b, c, 90.0, 90.0, 90.0])
     if laue.startswith("m-3"):
@@ -53,7 +58,7 @@ def constrained_cell(laue: str, cell: tuple[float, ...] | Array) -> Array:
 
 def ellipse_determined(laue: str) -> bool:
     """An elliptic distortion deforms the lattice; only a constrained metric shows it (Brazda 2022)."""
-    return laue in ("mmm", "4/m", "4/mmm", "m-3", "m-3m", "-3", "-3m", "6/m", "6/mmm")
+    return laue in ("mmm", "4/m", "4/mmm", "m-3", "m-3m", "-3", "-3m", "r", "6/m", "6/mmm")
 
 
 def match(geometry: Geometry, peaks: Peaks, d_star_max: float, reach_px: float, tail: float) -> Matched:
@@ -79,6 +84,7 @@ def refine_positions(
 ) -> tuple[Geometry, float]:
     """Geometry that fits the matched peaks, and the robust rms of the residuals per axis beyond counting, pixels.
 
+    laue : as of `constrained_cell`.
     Parameters: rotation and free cell lengths and angles of UB, the ellipse where the metric shows it, with `higher`
     the parabolic and cubic terms of the distortion, and per frame centre and omega (eliminated
     by Schur's complement). Residuals: x, y, and S, which a precessed spot samples over ±|g| semi_angle.
@@ -166,11 +172,12 @@ def _ub_derivatives(ub: Array, laue: str) -> Array:
 
 
 def constrained_tied(laue: str, cell: Array) -> Array:
-    """Cell whose dependent lengths follow the first of each set of equal axes."""
+    """Cell whose dependent lengths and angles follow the first of each set of equal ones."""
     tied = cell.copy()
-    if laue.startswith("m-3"):
+    if laue.startswith("m-3") or laue == "r":
         tied[1] = tied[2] = tied[0]
-    elif laue not in ("-1", "2/m", "mmm"):
+        tied[4] = tied[5] = tied[3]
+    elif laue not in ("-1", "2/m", "2/m a", "2/m c", "mmm"):
         tied[1] = tied[0]
     return constrained_cell(laue, tied)
 

@@ -34,7 +34,13 @@ from nanoed.pipeline.reduce.second import SecondLattice, find_second
 from nanoed.pipeline.reduce.series import Progress, check_order
 from nanoed.pipeline.reduce.spacegroup import SymmetryFound, find_symmetry, lattice_of_metric
 from nanoed.pipeline.reduce.spots import integrate, spot_profile
-from nanoed.pipeline.reduce.symmetry import absent, centring_absent, laue_rotations, representative
+from nanoed.pipeline.reduce.symmetry import (
+    absent,
+    centring_absent,
+    laue_rotations,
+    metric_class,
+    representative,
+)
 from nanoed.pipeline.reduce.virtual import VirtualFrames, virtual_frames
 from nanoed.pipeline.spec import ReduceSpec
 from nanoed.sim.dataset import DataSet, open_dataset
@@ -175,9 +181,15 @@ def _fitted(oriented: Oriented, spots: pd.DataFrame, spec: ReduceSpec) -> pd.Dat
 
 
 def tested_symmetry(fitted: pd.DataFrame, lattice: Lattice, spec: ReduceSpec) -> SymmetryFound:
-    """Laue class and space groups by the intensities; the lattice is that of the cell's metric where it has no name."""
+    """Laue class and space groups by the intensities; the lattice is that of the cell's metric where it has no name.
+
+    Of a cell with a unique axis other than b, or rhombohedral axes, only the triclinic class is tested.
+    """
     centring = spec.spacegroup[0] if spec.spacegroup else "P"
     bravais = lattice.bravais or lattice_of_metric(lattice.geometry.cell)
+    metric = metric_class(spec.laue_class, spec.spacegroup)
+    if metric in ("2/m a", "2/m c", "r"):
+        bravais, centring = "aP", "P" if metric == "r" else centring
     return find_symmetry(fitted, lattice.geometry.ub, bravais, centring, spec.symmetry)
 
 

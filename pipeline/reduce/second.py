@@ -104,7 +104,7 @@ def find_second(geometry: Geometry, peaks: Peaks, laue: str, spec: ReduceSpec) -
     if same:
         ub = _turned_onto(geometry.ub, ub) @ geometry.ub
     second = _settled(replace(geometry, ub=ub), rest, spec)
-    angle, axis = misorientation(geometry.ub, second.ub, laue) if same else (np.nan, np.zeros(3))
+    angle, axis = misorientation(geometry.ub, second.ub, laue, spec.spacegroup) if same else (np.nan, np.zeros(3))
     own = explained(second, peaks, spec.d_star_max, reach, tail) & ~known
     indexed = float(own[left].mean())
     if indexed < (settings.min_indexed if same else settings.min_indexed_other) or (
@@ -163,16 +163,18 @@ def _matched(
     return np.concatenate(frames), np.concatenate(hkl), np.concatenate(seen)
 
 
-def misorientation(first: Array, second: Array, laue: str) -> tuple[float, Array]:
+def misorientation(
+    first: Array, second: Array, laue: str, spacegroup: str | None = None
+) -> tuple[float, Array]:
     """Smallest angle (degrees) and its axis (3,) of a rotation from one UB to another of the same cell,
-    equivalents in the Laue class counting as one. The axis is in the crystal's Cartesian frame, x along a, z
-    along c*."""
+    equivalents in the Laue class counting as one, in the setting of the space group. The axis is in the crystal's
+    Cartesian frame, x along a, z along c*."""
     direct = np.linalg.inv(first)
     z = first[:, 2] / float(np.linalg.norm(first[:, 2]))
     x = direct[0] / float(np.linalg.norm(direct[0]))
     frame = np.array([x, np.cross(z, x), z])
     best = (np.inf, np.zeros(3))
-    for operation in laue_rotations(laue, None):
+    for operation in laue_rotations(laue, spacegroup):
         if np.linalg.det(operation) < 0:
             continue
         turn = Rotation.from_matrix(_turned_onto(first, second @ operation)).as_rotvec()

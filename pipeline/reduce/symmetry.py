@@ -27,6 +27,19 @@ def laue_rotations(laue: str, spacegroup: str | None) -> Index:
     return np.unique(np.array(matrices + [-m for m in matrices], dtype=np.int64), axis=0)
 
 
+def metric_class(laue: str, spacegroup: str | None) -> str:
+    """The Laue class with what its metric needs beside: "2/m a" and "2/m c" by the unique axis where that is not b, "r"
+    for a trigonal group on rhombohedral axes."""
+    rotations = laue_rotations(laue, spacegroup)
+    if laue in ("-3", "-3m"):
+        cyclic = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+        return "r" if (rotations == cyclic).all(axis=(1, 2)).any() else laue
+    if laue == "2/m":
+        half_turn = next(r for r in rotations if np.trace(r) == -1)
+        return {0: "2/m a", 1: "2/m", 2: "2/m c"}[int(np.argmax(np.diag(half_turn)))]
+    return laue
+
+
 def representative(hkl: Index, rotations: Index) -> Index:
     """(n, 3) the equivalent that is largest in the order l, k, h; the same for all equivalents."""
     every = np.einsum("ni,kij->nkj", hkl, rotations)

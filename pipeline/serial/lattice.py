@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nanoed.pipeline.reduce.geometry import candidates, reciprocal_basis
 from nanoed.pipeline.reduce.positions import constrained_cell
-from nanoed.pipeline.reduce.symmetry import centring_absent, laue_rotations
+from nanoed.pipeline.reduce.symmetry import centring_absent, laue_rotations, metric_class
 from nanoed.sim.physics.errors import InputError
 
 Array = NDArray[np.float64]
@@ -54,7 +54,7 @@ def known_lattice(
     tolerance : relative deviation of lengths and angles up to which a rotation counts as one of the lattice.
     Raises InputError where the cell is further than that from the metric of the Laue class.
     """
-    ideal = constrained_cell(laue, cell)
+    ideal = constrained_cell(metric_class(laue, spacegroup), cell)
     if np.abs(ideal / np.array(cell) - 1).max() > 2 * tolerance:
         allowed = f"the metric of {laue}, such as {', '.join(f'{x:.6g}' for x in ideal)}"
         raise InputError("the cell is not that of the Laue class", field="cell", value=cell, allowed=allowed)

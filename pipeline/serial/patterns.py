@@ -14,6 +14,7 @@ from nanoed.pipeline.reduce.geometry import Geometry, cell_of, reciprocal_basis,
 from nanoed.pipeline.reduce.peaks import Peaks
 from nanoed.pipeline.reduce.positions import Matched, constrained_cell, refine_positions
 from nanoed.pipeline.reduce.series import Progress, over_frames, spread_out
+from nanoed.pipeline.reduce.symmetry import metric_class
 from nanoed.pipeline.serial.lattice import KnownLattice, angles_of
 from nanoed.pipeline.serial.local import log_likelihood, matched_nodes, refine_locally
 from nanoed.pipeline.serial.spec import IndexSpec
@@ -196,7 +197,7 @@ def refined_geometry(
     score = np.array([c[0].score if c and c[0].matched >= fewest else -np.inf for c in candidates])
     best = np.sort(np.argsort(-score, kind="stable")[: (len(score) + 1) // 2])
     best = best[np.isfinite(score[best])]
-    laue = spec.reduction.laue_class
+    metric = metric_class(spec.reduction.laue_class, spec.spacegroup)
     if len(best) == 0:
         raise InputError(
             "no frame fits the cell", field="cell", value=spec.cell, allowed="right to about 1 %"
@@ -209,8 +210,8 @@ def refined_geometry(
     beam = Beam(geometry.wavelength, geometry.a_per_px)
     matched = _matched(peaks, patterns, use, chosen, lattice, beam, spec)
     loose = spec.positions.model_copy(update={"omega_scatter_deg": 1e4})
-    found, scatter = refine_positions(part, matched, laue, True, False, loose)
-    basis = reciprocal_basis(constrained_cell(laue, cell_of(found.ub)))
+    found, scatter = refine_positions(part, matched, metric, True, False, loose)
+    basis = reciprocal_basis(constrained_cell(metric, cell_of(found.ub)))
     return replace(geometry, ub=basis, distortion=found.distortion), scaled(lattice, basis), scatter
 
 

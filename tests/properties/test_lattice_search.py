@@ -1,17 +1,24 @@
-"""A lattice from nothing: periods of peaks, reduction, the fourteen Bravais lattices with errors in the metric."""
+"""A lattice from nothing: periods of peaks, reduction, the fourteen Bravais lattices with errors in the metric, axes of
+every setting."""
 
 from itertools import combinations, product
+from types import SimpleNamespace
 
 import gemmi
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from spot_frames import true_geometry
 
+from nanoed.pipeline.reduce import lattice
 from nanoed.pipeline.reduce.bravais import bravais_lattices, group_of, symbol_of
 from nanoed.pipeline.reduce.cellsearch import find_cell, likelihood, reduced
-from nanoed.pipeline.reduce.geometry import cell_of, reciprocal_basis
+from nanoed.pipeline.reduce.geometry import candidates, cell_of, reciprocal_basis
 from nanoed.pipeline.reduce.index import refined
-from nanoed.pipeline.spec import IndexingSpec
+from nanoed.pipeline.reduce.positions import constrained_cell, constrained_tied
+from nanoed.pipeline.reduce.second import misorientation
+from nanoed.pipeline.reduce.symmetry import absent, laue_rotations, metric_class
+from nanoed.pipeline.spec import IndexingSpec, ReduceSpec
 from nanoed.sim.physics.errors import InputError
 
 CENTRES = {
@@ -159,3 +166,60 @@ def test_names_of_lattices_and_their_groups() -> None:
             continue
         group = gemmi.find_spacegroup_by_name(group_of(laue, centring))
         assert (group.laue_str(), group.hm[0], group.is_symmorphic()) == (laue, centring, True)
+
+
+def metric_of(cell: np.ndarray) -> np.ndarray:
+    basis = reciprocal_basis(cell)
+    return basis.T @ basis
+
+
+def test_the_metric_of_every_setting_is_that_of_its_operations() -> None:
+    for group in gemmi.spacegroup_table():
+        name, laue = group.xhm(), group.laue_str()
+        for make in (constrained_cell, constrained_tied):
+            g = metric_of(make(metric_class(laue, name), np.array([5.0, 6.0, 7.0, 93.0, 98.0, 104.0])))
+            for r in laue_rotations(laue, name):
+                np.testing.assert_allclose(r @ g @ r.T, g, atol=1e-9, err_msg=name)
+
+
+OBLIQUE = {"b": (6.1, 5.4, 8.3, 90, 102, 90), "c": (6.1, 8.3, 5.4, 90, 90, 102), "a": (5.4, 6.1, 8.3, 102, 90, 90)}
+RHOMBOHEDRAL = (5.4, 5.4, 5.4, 55, 55, 55)
+
+
+@pytest.mark.parametrize(
+    ("group", "cell"),
+    [
+        *((name, OBLIQUE["b"]) for name in ("P 1 21/c 1", "P 1 21/n 1", "P 1 21/a 1", "C 1 2/c 1", "A 1 2/n 1",
+                                           "I 1 2/a 1", "I 1 2/c 1")),
+        *((name, OBLIQUE["c"]) for name in ("P 1 1 21/b", "P 1 1 21/n", "B 1 1 2/b")),
+        ("P 21/b 1 1", OBLIQUE["a"]),
+        ("R -3 :R", RHOMBOHEDRAL),
+        ("R -3 c:R", RHOMBOHEDRAL),
+    ],
+)  # fmt: skip
+def test_axes_of_a_lattice_found_are_those_of_the_group(
+    monkeypatch: pytest.MonkeyPatch, group: str, cell: tuple[float, ...]
+) -> None:
+    """No peak lies on a node that the group extinguishes, and the metric is that of the setting."""
+    true = Rotation.from_rotvec([0.3, -0.8, 0.5]).as_matrix() @ reciprocal_basis(cell)
+    hkl = candidates(true, 0.7)
+    x = hkl[~absent(hkl, group)] @ true.T
+    centring = "P" if cell == RHOMBOHEDRAL else group[0]
+    reduced = Rotation.from_rotvec([0.3, -0.8, 0.5]).as_matrix() @ primitive(cell, centring)
+    chosen = next(b for b in bravais_lattices(reduced, 1.0) if b.symbol == symbol_of(group))
+    monkeypatch.setattr(lattice, "to_reciprocal", lambda *_: x)
+    monkeypatch.setattr(lattice, "to_sample", lambda *_: x)
+    ub = lattice._axes(chosen, true_geometry(3), SimpleNamespace(frame=0, pixels=0), ReduceSpec(spacegroup=group))  # type: ignore[arg-type]
+    found = x @ np.linalg.inv(ub).T
+    np.testing.assert_allclose(found, np.rint(found), atol=1e-6)
+    assert not absent(np.rint(found).astype(int), group).any()
+    assert np.linalg.det(ub) > 0
+    metric = metric_class(gemmi.find_spacegroup_by_name(group).laue_str(), group)
+    np.testing.assert_allclose(constrained_cell(metric, cell_of(ub)), cell_of(ub), atol=1e-6)
+
+
+def test_a_half_turn_about_the_unique_axis_is_no_misorientation() -> None:
+    ub = reciprocal_basis(OBLIQUE["c"])
+    turned = Rotation.from_rotvec([0, 0, np.pi]).as_matrix() @ ub
+    assert misorientation(ub, turned, "2/m", "P 1 1 21/b")[0] < 1e-6
+    assert misorientation(ub, turned, "2/m")[0] > 90
