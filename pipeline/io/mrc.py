@@ -18,7 +18,9 @@ def read_mrc(path: Path) -> NDArray[Any]:
     """Frames (n, ny, nx); raises InputError for a truncated file, complex pixels or an impossible size."""
     try:
         head = np.fromfile(path, "<i4", HEADER // 4)
-        order = "<" if len(head) == HEADER // 4 and 0 <= head[3] < 256 else ">"
+        if len(head) < HEADER // 4:
+            raise ValueError(f"{path.stat().st_size} bytes, the header alone has {HEADER}")
+        order = "<" if 0 <= head[3] < 256 else ">"
         nx, ny, nz, mode = (int(v) for v in head.view(f"{order}i4")[:4])
         start = HEADER + int(head.view(f"{order}i4")[23])
         if mode not in MODES or min(nx, ny, nz) < 1 or start < HEADER:
@@ -27,7 +29,7 @@ def read_mrc(path: Path) -> NDArray[Any]:
         if start + nx * ny * nz * dtype.itemsize > path.stat().st_size:
             raise ValueError(f"{nx} x {ny} x {nz} pixels are not all there")
         return np.memmap(path, dtype, "r", start, (nz, ny, nx))
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             "not a complete MRC file", file=path, value=str(error)[:60], allowed=f"modes {list(MODES)}"
         ) from error

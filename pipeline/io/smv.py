@@ -68,20 +68,31 @@ def read_smv(path: Path) -> tuple[NDArray[Any], dict[str, str]]:
     """Pixels (ny, nx) and header of one frame; raises InputError for anything but a complete SMV file."""
     try:
         raw = path.read_bytes()
-        first = raw[:BLOCK].decode("ascii").split("HEADER_BYTES=")
-        size = int(first[1].split(";")[0])
-        if not first[0].startswith("{") or not 0 < size <= LARGEST_HEADER:
-            raise ValueError("no header")
+        begun, _, rest = raw[:BLOCK].decode("latin-1").partition("HEADER_BYTES=")
+        told = rest.partition(";")[0].strip()
+        if not begun.startswith("{") or not told.isdecimal() or not 0 < int(told) <= LARGEST_HEADER:
+            raise ValueError("no header with HEADER_BYTES")
+        size = int(told)
         lines = raw[:size].decode("ascii").replace("\n", "").strip("{} \f").split(";")
         header = {k.strip(): v.strip() for k, _, v in (line.partition("=") for line in lines) if k.strip()}
         order = "<" if header.get("BYTE_ORDER", "little_endian") == "little_endian" else ">"
-        shape = int(header["SIZE2"]), int(header["SIZE1"])
-        pixels = np.frombuffer(raw[size:], order + "u2")[: shape[0] * shape[1]].reshape(shape)
-    except (OSError, ValueError, IndexError, KeyError) as error:
+        shape = _size(header, "SIZE2"), _size(header, "SIZE1")
+        end = size + 2 * shape[0] * shape[1]
+        if len(raw) < end:
+            raise ValueError(f"{shape[1]} x {shape[0]} pixels are not all there")
+        pixels = np.frombuffer(raw[size:end], order + "u2").reshape(shape)
+    except (OSError, ValueError) as error:
         raise InputError(
             "not a complete SMV frame", file=path, value=str(error)[:60], allowed="header and 16-bit pixels"
         ) from error
     return pixels, header
+
+
+def _size(header: dict[str, str], key: str) -> int:
+    text = header.get(key, "missing")
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{key} is {text}")
+    return int(text)
 
 
 def smv_metadata(header: dict[str, str]) -> dict[str, Any]:
