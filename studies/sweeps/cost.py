@@ -7,7 +7,6 @@ by how fast this machine multiplies matrices.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -20,11 +19,14 @@ from scipy.optimize import nnls
 from nanoed.sim.physics import sampling
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.electron import wavelength_A
+from nanoed.sim.physics.errors import InputError
 from nanoed.sim.protocol import nominal_alpha_deg, sweep_deg
 from nanoed.sim.setup import G_MAX_DEFAULT
 from nanoed.sim.spec import Experiment
 from nanoed.studies.bench import matrix_product_seconds
-from nanoed.studies.case import Case
+from nanoed.studies.case import Case, structure_file
+from nanoed.studies.settings import validated
+from nanoed.studies.tables import read_columns
 
 STAGES: Mapping[str, tuple[str, ...]] = {
     "simulate": ("frame", "pixel", "bloch", "multislice"),
@@ -90,17 +92,38 @@ def machine_speed() -> float:
 
 
 def fit(runs: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """Seconds per stage and operation, non-negative, that fit the stages of finished runs with least relative error."""
+    """Seconds per stage and operation, non-negative, that fit the stages of finished runs with least relative error.
+
+    Raises InputError for a folder that holds no run.
+    """
     found: dict[str, list[tuple[dict[str, float], float]]] = {stage: [] for stage in STAGES}
     for run in runs:
-        case = Case.model_validate(json.loads((run / "run.json").read_text(encoding="utf-8"))["case"])
+        case = _case_of(run / "run.json")
         counts = operations(case, case.crystal)
-        with (run / "timings.csv").open(encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                stage = _stage(row["stage"].removeprefix("refine "))
-                if stage in found and row.get("core_seconds"):
-                    found[stage].append((counts, float(row["core_seconds"])))
+        took = read_columns(run / "timings.csv", ("stage", "core_seconds"), {"stage"}, "not the timings of a run")
+        for row in took.to_dict("records"):
+            stage = _stage(row["stage"].removeprefix("refine "))
+            if stage in found and math.isfinite(row["core_seconds"]):
+                found[stage].append((counts, float(row["core_seconds"])))
     return {stage: _fitted(STAGES[stage], rows) for stage, rows in found.items() if rows}
+
+
+def _case_of(path: Path) -> Case:
+    """The case in the record of a run."""
+    wrong = "not the record of a run"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{wrong} ({reason})", file=path, field="--fit", allowed=_RUNS) from error
+    if not isinstance(record, dict) or not isinstance(record.get("case"), dict):
+        raise InputError(wrong, file=path, field="case", value="missing", allowed=_RUNS)
+    case = validated(Case, record["case"], path)
+    structure_file(case.structure, file=path)
+    return case
+
+
+_RUNS = "a folder of runs of this version, as studies leave"
 
 
 def _fitted(names: tuple[str, ...], rows: list[tuple[dict[str, float], float]]) -> dict[str, float]:

@@ -58,6 +58,20 @@ def test_bench_fits_runs_and_refuses_a_folder_without_any(runs, tmp_path, capsys
     assert cli.status(["bench", "--fit", str(tmp_path / "nowhere")]) == 2
 
 
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [(None, "not the record"), ("{", "not the record"), ("{}", "'case'"), ('{"case": {"x": 1}}', "missing field")],
+)
+def test_bench_fits_no_folder_of_others(record, told, tmp_path, capsys):
+    (tmp_path / "timings.csv").write_text("stage,core_seconds\nreduce,1\n")
+    if record is not None:
+        (tmp_path / "run.json").write_text(record)
+    assert cli.status(["bench", "--fit", str(tmp_path)]) == 2
+    line = capsys.readouterr().err
+    assert "run.json" in line
+    assert told in line
+
+
 def seconds_of(*overrides):
     return estimate(load_case("brookite-small", overrides), KNOWN).core_seconds
 
