@@ -144,7 +144,7 @@ def open_dataset(folder: str | os.PathLike[str]) -> DataSet:
     path = path / FILE_NAME if path.is_dir() or path.suffix != ".h5" else path
     if not path.is_file():
         raise InputError(
-            "no data set here", file=path, field="folder", value=folder, allowed=f"a folder with {FILE_NAME}"
+            "no data set here", file=path, field="DATA", value=folder, allowed=f"a folder with {FILE_NAME}"
         )
     with damage(path, "not a complete data set", "a complete data set written by nanoed"):
         file = open_contained(path)

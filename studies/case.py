@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -151,15 +151,19 @@ class Case(BaseModel):
         """The resolved case as a TOML file that loads to the same case."""
         return write_toml(self.document)
 
-    def published_values(self) -> dict[str, str]:
-        """The published numbers of this data set by column name, empty if there are none."""
+    def published_values(self, file: Path | None = None) -> dict[str, str]:
+        """The published numbers of this data set by column name, empty if there are none.
+
+        file : where `published` was given, named in the InputError for an unknown one.
+        """
         if not self.published:
             return {}
-        table = pd.read_csv(HERE / "cases" / "published.csv", comment="#", dtype=str, keep_default_na=False)
+        table = _published()
         rows = table[table["dataset"] == self.published]
         if rows.empty:
             raise InputError(
                 "unknown published data set",
+                file=file,
                 field="published",
                 value=self.published,
                 allowed=nearest(self.published, table["dataset"]),
@@ -177,15 +181,27 @@ def shipped_structures() -> list[str]:
     return sorted(path.stem for path in (HERE / "structures").glob("*.cif"))
 
 
-def load_case(name: str, overrides: Iterable[str] = ()) -> Case:
+@cache
+def _published() -> pd.DataFrame:
+    return pd.read_csv(HERE / "cases" / "published.csv", comment="#", dtype=str, keep_default_na=False)
+
+
+def load_case(name: str, overrides: Iterable[str] = (), argument: str = "CASE") -> Case:
     """The case of a shipped name or of a path that ends in `.toml`, after the overrides `a.b=VALUE`.
 
-    Raises InputError for an unknown name or field, a wrong value, or a structure that cannot be read.
+    argument : how the name was given, for the error.  Raises InputError for an unknown name or field, a wrong value, or
+    a structure that cannot be read.
     """
-    case = validated(Case, _document(name, ()), _case_file(name), overrides)
-    structure_file(case.structure)
-    case.published_values()
+    overrides = list(overrides)
+    case = validated(Case, _document(name, (), argument), _case_file(name, argument), overrides)
+    changed = {text.partition("=")[0].strip() for text in overrides}
+    structure_file(case.structure, file=_origin(name, "structure", changed))
+    case.published_values(_origin(name, "published", changed))
     return case
+
+
+def _origin(name: str, field: str, changed: Set[str]) -> Path:
+    return Path("--set") if field in changed else _case_file(name)
 
 
 def changed_case(name: str, parts: Iterable[Mapping[str, Any]], where: str) -> Case:
@@ -197,20 +213,25 @@ def changed_case(name: str, parts: Iterable[Mapping[str, Any]], where: str) -> C
     for part in parts:
         document = merged(_without_other_kinds(document, part), part)
     case = validated(Case, document, Path(where))
-    structure_file(case.structure)
+    structure_file(case.structure, file=Path(where))
+    case.published_values(Path(where))
     return case
 
 
-def structure_file(structure: str) -> Path:
-    """Path of a structure given by shipped name or by path; raises InputError if there is none."""
+def structure_file(structure: str, field: str = "structure", file: Path | None = None) -> Path:
+    """Path of a structure given by shipped name or by path; raises InputError if there is none.
+
+    field, file : how and where it was given, for the error.
+    """
     path = Path(structure) if Path(structure).suffix else HERE / "structures" / f"{structure}.cif"
     try:
-        found = path.is_file()
+        found, nameless = path.is_file(), not Path(structure).suffix and Path(structure).is_file()
     except (OSError, ValueError):  # a name too long or with a NUL in it
-        found = False
+        found = nameless = False
     if not found:
-        allowed = f"the path of a CIF that is there, or {nearest(structure, shipped_structures())}"
-        raise InputError("no such structure", field="structure", value=structure, allowed=allowed)
+        what = "a file without an ending" if nameless else "no such structure"
+        allowed = f"the path of a CIF that is there, ending in .cif, or {nearest(structure, shipped_structures())}"
+        raise InputError(what, file=file, field=field, value=structure, allowed=allowed)
     return path
 
 
@@ -258,18 +279,18 @@ def _given_fields(part: Any) -> dict[str, Any] | None:
     return dict(part) if isinstance(part, Mapping) else None
 
 
-def _case_file(name: str) -> Path:
+def _case_file(name: str, argument: str = "CASE") -> Path:
     if name.endswith(".toml"):
         return Path(name)
     if name not in shipped_cases():
         allowed = f"a path that ends in .toml, or {nearest(name, shipped_cases())}"
-        raise InputError("unknown case", field="CASE", value=name, allowed=allowed)
+        raise InputError("unknown case", field=argument, value=name, allowed=allowed)
     return HERE / "cases" / f"{name}.toml"
 
 
-def _document(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+def _document(name: str, seen: tuple[str, ...], argument: str = "CASE") -> dict[str, Any]:
     """The fields of a case file after those of the shipped case that it extends."""
-    path = _case_file(name)
+    path = _case_file(name, argument)
     document = read_toml(path)
     base = document.pop("extends", None)
     structure = document.get("structure")

@@ -35,40 +35,42 @@ class CannotWriteError(InputError):
 
 
 @contextmanager
-def placed(out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0) -> Iterator[Path]:
+def placed(
+    out: Path, force: bool, entries: tuple[str, ...] = (), room: int = 0, option: str = "--out"
+) -> Iterator[Path]:
     """A fresh folder beside `out` that takes its place at the end; nothing is left of it after an error.
 
     Where `out` holds anything it is refused without `force`, with which `entries` (or whatever was written)
     are replaced, the last of them last, and other files stay. `room` bytes must be free at the start, for the
     HDF5 library does not survive a disk that fills up under it. What is there in the end is on the disk, not only in
     its cache. Raises InputError for a folder that is refused, that another command is writing, that cannot be made or
-    cannot be filled.
+    cannot be filled; `option` is how it was given.
     """
     out = out.absolute()
-    with refusals(out):
+    with refusals(out, option):
         if out.is_symlink() or (out.exists() and not out.is_dir()):
             raise InputError(
-                "not a folder", file=out, field="--out", allowed="a folder, new or of a former run"
+                "not a folder", file=out, field=option, allowed="a folder, new or of a former run"
             )
         if not force and out.is_dir() and any(out.iterdir()):
             raise InputError(
                 "the folder holds something else",
                 file=out,
-                field="--out",
+                field=option,
                 allowed="a new or empty folder, one of an equal run, or --force",
             )
     work = out.with_name(f".{out.name}.partial-{os.getpid()}")
     with no_empty_folders(out.parent):
         try:
-            with refusals(out):
+            with refusals(out, option):
                 out.parent.mkdir(parents=True, exist_ok=True)
-            with alone(out):
-                with refusals(out):
+            with alone(out, option):
+                with refusals(out, option):
                     _sweep(out)
                     work.mkdir()
                 if out.exists() and not os.access(out, os.W_OK):
-                    raise InputError("read-only", file=out, field="--out", allowed="a writable folder")
-                with refusals(out):
+                    raise InputError("read-only", file=out, field=option, allowed="a writable folder")
+                with refusals(out, option):
                     _reserve(work / "room", room)
                     yield work
                     _settle(work)
@@ -141,6 +143,11 @@ def refusals(out: Path, option: str = "--out") -> Iterator[None]:
         if code not in _REFUSALS:
             raise
         assert code is not None
+        if code in (errno.EEXIST, errno.ENOTDIR):
+            way = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), out)
+            raise CannotWriteError(
+                "cannot write: a file is in its way", file=out, field=option, value=way, allowed="a folder in folders"
+            ) from error
         raise CannotWriteError(
             f"cannot write: {os.strerror(code)}",
             file=out,

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
@@ -80,6 +80,8 @@ def settings(model: type[Model], config: Path | None, overrides: Iterable[str]) 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`valid` as a phrase for an error message, what is spelt most like `name` named first."""
     names = sorted(valid)
+    if not names:
+        return "none, for there is none"
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]}? One of {', '.join(names)}" if close else f"one of {', '.join(names)}"
 
@@ -108,9 +110,13 @@ def _mistakes(model: type[BaseModel], document: Mapping[str, Any]) -> set[tuple[
     return set()
 
 
+_IN_TOML = {"dictionary": "a table", "tuple": "a list", "list": "a list"}
+
+
 def _wanted(message: str) -> str:
     """What may stand there, from pydantic's sentence about it."""
     text = re.sub(r"^\w+ should (?:be |have )?", "", message)
+    text = re.sub(r"^a valid (?:dictionary\b.*|tuple$|list$)", lambda found: _IN_TOML[found[0].split()[2]], text)
     return re.sub(r"( after validation|, unable to parse).*$", "", text)
 
 
@@ -126,9 +132,16 @@ def _first_mistake(model: type[BaseModel], error: ValidationError, file: Path | 
     if kind == "missing":
         return InputError("missing field", file=file, field=field, allowed="a value")
     if kind == "value_error":
-        what = mistakes[0]["msg"].removeprefix("Value error, ")
+        what, _, allowed = mistakes[0]["msg"].removeprefix("Value error, ").partition("; allowed: ")
         value = None if isinstance(mistakes[0]["input"], dict) else mistakes[0]["input"]
-        return InputError(what, file=file, field=field, value=value)
+        return InputError(what, file=file, field=field, value=value, allowed=allowed or None)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        told = mistakes[0]["ctx"]
+        field = f"{field}.{told['discriminator'].strip(chr(39))}"
+        if kind == "union_tag_not_found":
+            return InputError("missing field", file=file, field=field, allowed="a value")
+        allowed = f"one of {told['expected_tags'].replace(chr(39), '')}"
+        return InputError("value not allowed", file=file, field=field, value=told["tag"], allowed=allowed)
     same = [m for m in mistakes if _place(model, m["loc"])[0] == place]
     allowed = " or ".join(dict.fromkeys(_wanted(m["msg"]) for m in same))
     return InputError(
@@ -145,8 +158,12 @@ def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str
     owner: type[BaseModel] | None = model
     within: type[BaseModel] | None = model
     branches: dict[str, type[BaseModel]] = {}
+    of_table = False
     for part in loc:
-        if str(part) in branches:
+        if of_table:
+            names.append(str(part))
+            of_table = False
+        elif str(part) in branches:
             within, branches = branches[str(part)], {}
         elif isinstance(part, int):
             names.append(str(part))
@@ -155,6 +172,7 @@ def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str
             names.append(str(part))
             field = within.model_fields.get(str(part))
             within = _model_in(field.annotation) if field else None
+            of_table = field is not None and get_origin(field.annotation) is dict
             branches = _branches(field.annotation, field.discriminator) if field else {}
     return names, owner
 

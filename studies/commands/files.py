@@ -43,7 +43,8 @@ def compare(
     from nanoed.studies.compare import format_comparison
     from nanoed.studies.console import print_json
 
-    one, other = (read_cif(structure_file(name)) for name in (refined, reference))
+    named = ((refined, "REFINED"), (reference, "REFERENCE"))
+    one, other = (read_cif(structure_file(name, argument)) for name, argument in named)
     comparison = make(one, other)
     if as_json:
         print_json(comparison.to_dict())

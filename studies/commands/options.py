@@ -35,11 +35,11 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier co
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def chosen_case(name: str, overrides: list[str] | None) -> "Case":
-    """The case of a name or path after the overrides."""
+def chosen_case(name: str, overrides: list[str] | None, argument: str = "CASE") -> "Case":
+    """The case of a name or path, given as `argument`, after the overrides."""
     from nanoed.studies.case import load_case
 
-    return load_case(name, overrides or ())
+    return load_case(name, overrides or (), argument)
 
 
 def spec_of(model: type[Spec], config: Path | None, overrides: list[str] | None, **given: Any) -> Spec:

@@ -156,8 +156,8 @@ def simulate(
     room = room_bytes(experiment)
     with (
         shown_progress() as progress,
-        placed(data, force, room=room) as frames,
-        placed(truth, force) as envelope,
+        placed(data, force, room=room, option="--data") as frames,
+        placed(truth, force, option="--truth") as envelope,
     ):
         make(experiment, crystal, frames, envelope, cores(workers), progress)
 
@@ -319,7 +319,7 @@ def refine(
             allowed="errors, or --method kinematical",
         )  # fmt: skip
     shelx = model.suffix.lower() in (".ins", ".res")
-    start = read_shelx_model(model) if shelx else read_cif(structure_file(str(model)))
+    start = read_shelx_model(model) if shelx else read_cif(structure_file(str(model), "--model"))
     with shown_progress() as progress, placed(out, force) as work:
         refinement = make(method.value, reduced, start, spec, cores(workers), progress)
         write_refinement(refinement, work)

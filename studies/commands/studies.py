@@ -273,7 +273,7 @@ def bench(
     from nanoed.studies.console import print_json, print_table, shown_progress
 
     with shown_progress() as progress:
-        timings = make(chosen_case(case, None), stages, progress)
+        timings = make(chosen_case(case, None, "--case"), stages, progress)
     if as_json:
         print_json([timing.to_dict() for timing in timings])
     else:

@@ -40,7 +40,15 @@ def _without_seed(part: dict[str, Any]) -> dict[str, Any]:
 
 Changes = Annotated[dict[str, Any], AfterValidator(_without_seed)]
 """Part of a case file; the seed is no part of it."""
-Levels = Annotated[dict[str, Changes], Field(min_length=1)]
+
+
+def _listed(levels: Any) -> Any:
+    if not isinstance(levels, Mapping):
+        raise ValueError("not the levels of an axis; allowed: a list of values, or a table of parts of a case file")
+    return levels
+
+
+Levels = Annotated[dict[str, Changes], Field(min_length=1), BeforeValidator(_listed)]
 AxisName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 
 

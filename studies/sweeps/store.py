@@ -78,19 +78,25 @@ def held(out: Path, runs: Path | None) -> Iterator[Store]:
     out, place = out.absolute(), (runs or out / "runs").absolute()
     if place == out or place in out.parents:
         raise InputError("holds --out", file=place, field="--runs", allowed="another folder, or one in --out")
-    with refusals(place, "--runs"):
-        if place.exists() and not place.is_dir():
-            raise InputError("not a folder", file=place, field="--runs", allowed="a folder")
+    option = "--runs" if runs else "--out"
+    with refusals(place, option):
+        check_folder(place)
         if place.exists() and not os.access(place, os.W_OK):
             raise InputError("read-only", file=place, field="--runs", allowed="a writable folder")
     _usable(out)
     with no_empty_folders(place, out), ExitStack() as both:
-        with refusals(place, "--runs"):
+        with refusals(place, option):
             place.parent.mkdir(parents=True, exist_ok=True)
         locks = [alone(place, "--runs"), claimed(out)]
         for lock in locks[::-1] if out in place.parents else locks:
             both.enter_context(lock)
         yield Store(place)
+
+
+def check_folder(runs: Path) -> None:
+    """Raise InputError for runs that are no folder."""
+    if runs.exists() and not runs.is_dir():
+        raise InputError("not a folder", file=runs, field="--runs", allowed="a folder")
 
 
 def _usable(folder: Path) -> None:

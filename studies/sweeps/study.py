@@ -29,7 +29,7 @@ from nanoed.studies.sweeps.cost import SECONDS, Cost, estimate, machine_speed
 from nanoed.studies.sweeps.grid import Extent, Point, Study, load_study, places_of, points_of, study_digest
 from nanoed.studies.sweeps.outcome import Outcome, write_outcome
 from nanoed.studies.sweeps.shown import page_table
-from nanoed.studies.sweeps.store import MARK, Store, held
+from nanoed.studies.sweeps.store import MARK, Store, check_folder, held
 from nanoed.studies.sweeps.sweep import Sweep, results_table, run_points
 from nanoed.studies.sweeps.task import run_point
 from nanoed.studies.tables import read_many
@@ -145,8 +145,9 @@ def page_anew(folder: Path) -> Path:
 
 
 def estimates(study: Study, extent: Extent, runs: Path) -> list[Estimate]:
-    """What each block will cost, without what the folder of runs holds already."""
+    """What each block will cost, without what the folder of runs holds already. Raises InputError."""
     points = _points(study, extent)
+    check_folder(runs)
     store, each = Store(runs), costs(points)
     rows, seen = [], set()
     for block in dict.fromkeys(p.block for p in points):

@@ -1,6 +1,7 @@
 """The command line: instant help, one clear line for bad input, exit statuses, nothing half-written."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -183,6 +184,44 @@ def test_a_wrong_setting_is_told_as_the_option_it_came_by(capsys, tmp_path, give
 )
 def test_what_a_study_does_not_know_is_refused(capsys, args, told):
     assert told in refused(capsys, *args)
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ("simulate anatase --data full --truth t", r"full, field '--data': .* something else"),
+        ("simulate anatase --data d --truth full", r"full, field '--truth': .* something else"),
+        ("refine full --model nosuch --out o", "field '--model': no such structure"),
+        ("compare nosuch.cif anatase", "field 'REFINED': no such structure"),
+        ("compare anatase afile", r"field 'REFERENCE': a file without an ending .*ending in \.cif"),
+        ("reduce nosuch --out o", "field 'DATA': no data set here"),
+        ("bench --kernels --case x", "field '--case': unknown case"),
+        ("study hand --out afile/x", r"field '--out': cannot write: a file is in its way \(got '.*afile'\)"),
+        ("study hand --estimate --runs afile", "afile, field '--runs': not a folder"),
+        ("run anatase --out afile/sub", r"field '--out': cannot write: a file is in its way \(got '.*afile'\)"),
+        ("show anatase --set experiment.protocol.kind=wobble", r"protocol\.kind': .*'wobble'.*: one of precession, "),
+        ("show anatase --set methods=dynamical", "field 'methods': .*'dynamical'.*allowed: a list$"),
+        ("run anatase --out o --set published=nix", "--set, field 'published'"),
+        ("run anatase --out o --set structure=nix", "--set, field 'structure'"),
+        ("study axis.toml --out o", r"axis.toml, field 'block\.0\.axes\.flux': .*got 5\); allowed: a list of "),
+        ("study flaws.toml --out o", r"flaws.toml, field 'settings\.axis': .*allowed: none"),
+        ("study published.toml --out o", "published.toml, block a, field 'published'"),
+        ("study structure.toml --out o", "structure.toml, block a, field 'structure'"),
+    ],
+)
+def test_what_is_wrong_is_told_where_it_was_given(capsys, tmp_path, monkeypatch, args, told):
+    monkeypatch.chdir(tmp_path)
+    block = '[[block]]\nname = "a"\ncases = ["anatase"]\nseeds = [1]\n'
+    tables = {"axis": "", "flaws": 'analysis = "flaws"\n'}
+    tables |= {name: f'set = {{ {name} = "nix" }}\n' for name in ("published", "structure")}
+    for name, line in tables.items():
+        Path(f"{name}.toml").write_text(f'name = "x"\n{line}{block}' + "axes = { flux = 5 }\n" * (name == "axis"))
+    Path("afile").write_text("")
+    Path("full").mkdir()
+    Path("full/x").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    assert re.search(told, refused(capsys, *args.split()))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_folder_that_holds_something_else(capsys, tmp_path):
