@@ -77,7 +77,7 @@ def analyse(results: pd.DataFrame, settings: Mapping[str, Any]) -> Outcome:
 
 
 def changes(rows: pd.DataFrame, axis: str, reference: str, columns: list[str]) -> pd.DataFrame:
-    """Per case, method and level: pairs (of the first column), and the mean change of each column with its 95 %
+    """Per case, method and level: pairs (of the column with most), and the mean change of each column with its 95 %
     interval."""
     found = []
     for (case, method), group in rows.groupby(["case", "method"], sort=False):
@@ -88,7 +88,7 @@ def changes(rows: pd.DataFrame, axis: str, reference: str, columns: list[str]) -
             row: dict[str, Any] = {"case": case, "method": method, axis: level}
             for column in columns:
                 change = paired_change(base[["seed", column]], other[["seed", column]], ["seed"], column)
-                row.setdefault("pairs", change["n"])
+                row["pairs"] = max(row.get("pairs", 0), change["n"])
                 row[column] = change["mean"]
                 row |= {f"{column}_{end}": change[f"mean_{end}"] for end in ("low", "high")}
             found.append(row)
