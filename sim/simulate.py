@@ -101,6 +101,7 @@ def simulated_frames(setup: Setup, workers: int = 1) -> Iterator[Frame]:
 def _summary(setup: Setup, frames: pd.DataFrame) -> dict[str, Any]:
     """What truth.json holds."""
     crystal, true = setup.crystal, setup.true
+    thickness = float(frames["thickness_mean_A"].mean())
     return {
         "experiment": setup.experiment.model_dump(mode="json"),
         "flaws": setup.size,
@@ -125,7 +126,7 @@ def _summary(setup: Setup, frames: pd.DataFrame) -> dict[str, Any]:
             "cubic": [true.distortion.cubic.real, true.distortion.cubic.imag],
             "edge": true.distortion.edge,
         },
-        "thickness_mean_A": float(frames["thickness_mean_A"].mean()),
+        "thickness_mean_A": None if np.isnan(thickness) else thickness,
         "g_max": setup.g_max,
         "s_max": setup.s_max,
     }

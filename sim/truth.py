@@ -58,8 +58,8 @@ class Truth:
     """Everything that the data set does not say.
 
     summary : experiment, resolved flaws, structure, `ub_true` (3, 3; 1/Å, columns a*, b*, c*, lab at zero
-    tilt), `thickness_mean_A` (area-weighted mean chord, averaged over frames), `a_per_px_true`, `elliptic`,
-    ...
+    tilt), `thickness_mean_A` (area-weighted mean chord, averaged over frames; None: all are blank), `a_per_px_true`,
+    `elliptic`, ...
     frames : one row per frame, FRAME_COLUMNS: angles in degrees, electrons expected before the detector
     counts; particle counted from 0, -1 in a blank frame; flux_share: flux on the particle over the nominal flux.
     reflections : one row per frame, crystal (0 but for twin and other particles) and reflection: h, k, l;

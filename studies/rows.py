@@ -119,7 +119,8 @@ def outcome_columns(
 ) -> dict[str, Any]:
     """Method, status, statistics of the refinement, and its distance from the truth."""
     row: dict[str, Any] = {"method": outcome.method, "status": outcome.status, "message": outcome.message}
-    row["thickness_true_A"] = float(truth.summary["thickness_mean_A"])
+    thickness = truth.summary["thickness_mean_A"]
+    row["thickness_true_A"] = np.nan if thickness is None else float(thickness)
     if frames is not None:
         refined = with_refined_tilts(frames, outcome.refinement)
         row["orientation_err_deg"] = rms(orientation_errors_deg(refined, true_frames(refined, truth)))

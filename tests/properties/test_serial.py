@@ -11,6 +11,10 @@ from nanoed.sim.exposure import simulated_frame
 from nanoed.sim.physics.geometry import frame_matrix
 from nanoed.sim.population import angles_of, runs
 from nanoed.sim.setup import prepare
+from nanoed.sim.simulate import simulate
+from nanoed.sim.truth import read_truth
+from nanoed.studies.analysis import Outcome
+from nanoed.studies.rows import outcome_columns
 
 PROTOCOL = {"kind": "serial", "n_frames": 60, "n_particles": 7, "exposure_s": 0.5}
 
@@ -94,3 +98,14 @@ def test_a_readout_gap_shortens_the_sweep_and_not_the_step():
         gappy.nominal.alpha_deg - 0.25, whole.nominal.alpha_deg - 0.5
     )  # both start with the step
     assert len(diffraction(whole, 1).hkl) > len(diffraction(gappy, 1).hkl)
+
+
+def test_a_series_of_blank_frames_has_a_truth(tmp_path):
+    """Its mean thickness is not a number, which JSON does not know."""
+    blank = serial(n_frames=2, n_particles=1, blank_pct=100.0, double_pct=0.0)
+    simulate(blank, crystal(), tmp_path / "data", tmp_path / "truth")
+    truth = read_truth(tmp_path / "truth")
+    assert truth.summary["thickness_mean_A"] is None
+    assert (truth.frames["particle"] == -1).all()
+    outcome = Outcome("kinematical", "failed", "no spots")
+    assert np.isnan(outcome_columns(outcome, None, crystal(), truth, None)["thickness_true_A"])
