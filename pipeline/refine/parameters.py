@@ -23,6 +23,7 @@ from nanoed.pipeline.refine.sites import (
     on_special_positions,
     polar_directions,
     shared_sites,
+    symmetric_tensor,
 )
 from nanoed.pipeline.refine.spec import ConstraintSpec, RefineSpec
 from nanoed.sim.physics.crystal import Crystal
@@ -209,14 +210,21 @@ def _riding_displacements(crystal: Crystal, riding: list[Rider]) -> Crystal:
 
 
 def with_adps(crystal: Crystal, adp_model: AdpModel) -> Crystal:
-    """The crystal with isotropic or anisotropic sites throughout, or as it is; U_eq stays."""
-    u_ij = crystal.u_ij.copy()
+    """The crystal with isotropic or anisotropic sites throughout, or as it is; U_eq stays.
+
+    Given tensors get the symmetry of their site, and elements on one site the displacement of the first.
+    """
+    u_iso, u_ij = crystal.u_iso.copy(), crystal.u_ij.copy()
+    for sites in shared_sites(crystal):
+        u_iso[sites], u_ij[sites] = u_iso[sites[0]], u_ij[sites[0]]
     if adp_model == "isotropic":
         u_ij[:] = np.nan
-    elif adp_model == "anisotropic":
-        for i in np.flatnonzero(np.isnan(u_ij).any(axis=1)):
-            u_ij[i] = isotropic_tensor(crystal, crystal.u_iso[i])
-    u_iso, aniso = crystal.u_iso.copy(), ~np.isnan(u_ij).any(axis=1)
+    for i, given in enumerate(~np.isnan(u_ij).any(axis=1)):
+        if given:
+            u_ij[i] = symmetric_tensor(crystal, crystal.xyz[i], u_ij[i])
+        elif adp_model == "anisotropic":
+            u_ij[i] = isotropic_tensor(crystal, u_iso[i])
+    aniso = ~np.isnan(u_ij).any(axis=1)
     u_iso[aniso] = u_ij[aniso] @ equivalent_weights(crystal)
     return replace(crystal, u_ij=u_ij, u_iso=u_iso)
 

@@ -11,6 +11,7 @@ from nanoed.sim.physics.crystal import SAME_SITE_A, Crystal, u_matrix
 
 Array = NDArray[np.float64]
 SAME_PLACE = 1e-6
+RIGHT_A2 = 1e-12
 U_PLACES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 """Where U11 U22 U33 U12 U13 U23 stand in the tensor."""
 
@@ -59,7 +60,18 @@ def free_directions(crystal: Crystal, x: Array) -> list[tuple[int, Array]]:
 
 
 def free_tensors(crystal: Crystal, x: Array) -> list[tuple[int, Array]]:
-    """Components of U_ij that are free at x, each with the tensor (6,) that it drags along.
+    """Components of U_ij that are free at x, each with the tensor (6,) that it drags along."""
+    return echelon(_tensor_projection(crystal, x))
+
+
+def symmetric_tensor(crystal: Crystal, x: Array, u6: Array) -> Array:
+    """U_ij (6,) with the symmetry of the site at x: u6 itself to 1e-12 Å², else the mean of its images."""
+    projected = u6 @ _tensor_projection(crystal, x)
+    return u6 if np.abs(projected - u6).max() <= RIGHT_A2 else np.asarray(projected, np.float64)
+
+
+def _tensor_projection(crystal: Crystal, x: Array) -> Array:
+    """(6, 6) on whose rows the components of U_ij are projected by the symmetry of the site at x.
 
     With U* = N U N, N = diag(a*, b*, c*), an operation R of the site demands U* = R U* Rᵀ; the mean of these over
     the site's operations is the projection (Peterse & Palm 1966, Acta Cryst. 20, 147).
@@ -72,7 +84,7 @@ def free_tensors(crystal: Crystal, x: Array) -> list[tuple[int, Array]]:
         star = u_matrix(unit) * outer
         mean = np.einsum("mij,jk,mlk->il", turns, star, turns) / len(turns) / outer
         rows[k] = [mean[i, j] for i, j in U_PLACES]
-    return echelon(rows)
+    return rows
 
 
 def isotropic_tensor(crystal: Crystal, u_iso: float) -> Array:

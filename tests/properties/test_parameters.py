@@ -78,6 +78,32 @@ def test_a_tensor_off_the_site_symmetry_is_seen() -> None:
     assert asymmetry(replace(crystal, u_ij=u_ij)) > 1e-5
 
 
+def test_given_tensors_get_the_symmetry_of_their_site() -> None:
+    """Those of a CIF with four digits, say; one that is right stays as it is to the last bit."""
+    right = varied(shipped("quartz"), adp_model="anisotropic")
+    assert (free_parameters(right, "as_model").crystal.u_ij == right.u_ij).all()
+    rounded = replace(right, u_ij=np.round(right.u_ij, 4))
+    assert asymmetry(rounded) > 1e-8
+    found = free_parameters(rounded, "as_model").crystal
+    assert asymmetry(found) < 1e-15
+    assert found.u_ij == pytest.approx(rounded.u_ij, abs=1e-4)
+
+
+@pytest.mark.parametrize("kinds", [(True, False), (False, True), (True, True)])
+def test_elements_on_one_site_share_their_displacement(kinds: tuple[bool, bool]) -> None:
+    """Ti and Mg, one of them isotropic, or with unlike U, in the model: the first's holds, at the start and later."""
+    crystal = shipped("mgti2o5")
+    u_iso, u_ij = crystal.u_iso + np.array([0, 0.002, 0, 0.002, 0, 0, 0]), crystal.u_ij.copy()
+    for site, anisotropic in zip((0, 1), kinds, strict=True):
+        if anisotropic:
+            u_ij[site] = isotropic_tensor(crystal, u_iso[site])
+    moved = varied(replace(crystal, u_iso=u_iso, u_ij=u_ij), adp_model="as_model")
+    for one, other in ((0, 1), (2, 3)):
+        np.testing.assert_array_equal(moved.u_ij[one], moved.u_ij[other])
+        assert moved.u_iso[one] == moved.u_iso[other]
+    assert np.isfinite(moved.u_ij[0]).all() == kinds[0]
+
+
 def test_sphere_of_any_cell() -> None:
     """A sphere is allowed on every site, its U_eq is U_iso and its structure factors those of U_iso."""
     crystal = shipped("quartz")
