@@ -219,8 +219,9 @@ def with_adps(crystal: Crystal, adp_model: AdpModel) -> Crystal:
         u_iso[sites], u_ij[sites] = u_iso[sites[0]], u_ij[sites[0]]
     if adp_model == "isotropic":
         u_ij[:] = np.nan
-    for i, given in enumerate(~np.isnan(u_ij).any(axis=1)):
-        if given:
+    given = ~np.isnan(u_ij).any(axis=1)
+    for i in range(len(u_ij)):
+        if given[i]:
             u_ij[i] = symmetric_tensor(crystal, crystal.xyz[i], u_ij[i])
         elif adp_model == "anisotropic":
             u_ij[i] = isotropic_tensor(crystal, u_iso[i])
