@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 SAME_SITE_A = 0.02
 """Two images of a site closer than this (Å) are one atom."""
+PAIRS = ("11", "22", "33", "12", "13", "23")
+EIGHT_PI2 = 8 * math.pi**2
 SOUND_CELL = "lengths to 10⁴ Å but not a = 1, angles from 1 to below 180° that close a cell"
 
 
@@ -178,7 +180,7 @@ def read_document(path: str | Path) -> gemmi.cif.Document:
 
 
 def from_block(block: gemmi.cif.Block, path: str | Path) -> Crystal:
-    """The crystal of one CIF block; `path` is for messages. Raises InputError."""
+    """The crystal of one CIF block, B as U = B / 8π²; `path` is for messages. Raises InputError, also for beta_ij."""
     try:
         small = gemmi.make_small_structure_from_block(block)
     except (ValueError, RuntimeError) as error:
@@ -190,7 +192,8 @@ def from_block(block: gemmi.cif.Block, path: str | Path) -> Crystal:
     unknown = [s.label for s in sites if s.element.atomic_number == 0]
     if unknown:
         raise InputError("unknown element", file=path, field="_atom_site_type_symbol", value=unknown[0])
-    u_ij = np.array([_aniso(s) for s in sites])
+    tensors = _tensors_of_b(block, path)
+    u_ij = np.array([u if any(u := _aniso(s)) else tensors.get(s.label, [np.nan] * 6) for s in sites])
     try:
         crystal = Crystal(
             name=block.name or Path(path).stem,
@@ -223,8 +226,17 @@ def _spacegroup(block: gemmi.cif.Block, small: gemmi.SmallStructure, path: str |
 
 
 def _aniso(site: gemmi.SmallStructure.Site) -> list[float]:
-    u = [site.aniso.u11, site.aniso.u22, site.aniso.u33, site.aniso.u12, site.aniso.u13, site.aniso.u23]
-    return u if any(u) else [np.nan] * 6
+    return [site.aniso.u11, site.aniso.u22, site.aniso.u33, site.aniso.u12, site.aniso.u13, site.aniso.u23]
+
+
+def _tensors_of_b(block: gemmi.cif.Block, path: str | Path) -> dict[str, list[float]]:
+    """U_ij (6), Å², by label of the sites whose B_ij a block lists. Raises InputError where it lists beta_ij."""
+    tags = [tag for item in block if item.loop is not None for tag in item.loop.tags]
+    beta = next((tag for tag in tags if tag.lower().startswith("_atom_site_aniso_beta")), None)
+    if beta is not None:
+        raise InputError("beta_ij are not read", file=path, field=beta, allowed="U_ij or B_ij")
+    rows = block.find("_atom_site_aniso_", ["label", *(f"B_{ij}" for ij in PAIRS)])
+    return {row.str(0): [gemmi.cif.as_number(row[k]) / EIGHT_PI2 for k in range(1, 7)] for row in rows}
 
 
 def _with_equivalent_u(crystal: Crystal) -> Crystal:
@@ -289,7 +301,7 @@ def structure_block(crystal: Crystal) -> gemmi.cif.Document:
             [gemmi.cif.quote(label), crystal.elements[i], *numbers, kind, repr(float(crystal.u_iso[i]))]
         )
     if any(aniso):
-        tags = ["label", *(f"U_{ij}" for ij in ("11", "22", "33", "12", "13", "23"))]
+        tags = ["label", *(f"U_{ij}" for ij in PAIRS)]
         loop = block.init_loop("_atom_site_aniso_", tags)
         for j in (i for i, found in enumerate(aniso) if found):
             loop.add_row([gemmi.cif.quote(crystal.labels[j]), *(repr(float(v)) for v in crystal.u_ij[j])])
