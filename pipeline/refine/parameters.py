@@ -219,11 +219,10 @@ def with_adps(crystal: Crystal, adp_model: AdpModel) -> Crystal:
         u_iso[sites], u_ij[sites] = u_iso[sites[0]], u_ij[sites[0]]
     if adp_model == "isotropic":
         u_ij[:] = np.nan
-    given = ~np.isnan(u_ij).any(axis=1)
-    for i in range(len(u_ij)):
-        if given[i]:
-            u_ij[i] = symmetric_tensor(crystal, crystal.xyz[i], u_ij[i])
-        elif adp_model == "anisotropic":
+    for i in np.flatnonzero(~np.isnan(u_ij).any(axis=1)):
+        u_ij[i] = symmetric_tensor(crystal, crystal.xyz[i], u_ij[i])
+    if adp_model == "anisotropic":
+        for i in np.flatnonzero(np.isnan(u_ij).any(axis=1)):
             u_ij[i] = isotropic_tensor(crystal, u_iso[i])
     aniso = ~np.isnan(u_ij).any(axis=1)
     u_iso[aniso] = u_ij[aniso] @ equivalent_weights(crystal)
