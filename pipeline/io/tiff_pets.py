@@ -31,9 +31,10 @@ GEOMETRY = {"precession": "precession", "continuous_rotation": "continuous", "se
 
 
 def write_tiff(path: Path, image: NDArray[Any]) -> None:
-    """One frame, 16 bit where the counts allow it, else 32 bit."""
+    """One frame, 16 bit where the counts allow it, else 32 bit; counts below 0 and beyond 2³¹ - 1 are clipped."""
     dtype = np.uint16 if image.max(initial=0) < 2**16 else np.int32
-    fabio.tifimage.TifImage(data=np.rint(image).astype(dtype)).write(str(path))
+    counts = np.clip(np.rint(image.astype(np.float64)), 0, np.iinfo(dtype).max)
+    fabio.tifimage.TifImage(data=counts.astype(dtype)).write(str(path))
 
 
 def read_tiff(path: Path) -> NDArray[Any]:

@@ -10,7 +10,7 @@ import pytest
 from nanoed.pipeline.io.export import export
 from nanoed.pipeline.io.foreign import ImportSpec, import_frames
 from nanoed.pipeline.io.smv import read_smv
-from nanoed.pipeline.io.tiff_pets import read_pts, read_tiff, voltage_of
+from nanoed.pipeline.io.tiff_pets import read_pts, read_tiff, voltage_of, write_tiff
 from nanoed.sim.dataset import Nominal, open_dataset, write_dataset
 from nanoed.sim.physics.electron import wavelength_A
 from nanoed.sim.physics.errors import InputError
@@ -93,6 +93,19 @@ def test_tiff_pets_goes_out_and_comes_back(data, tmp_path):
     text = (tmp_path / "pets" / "frames.pts").read_text()
     assert "center 31.750 19.000" in text  # the first pixel's centre is at (1, 1) there
     assert "phi 0.50000" in text
+
+
+@pytest.mark.parametrize(
+    ("counts", "written"),
+    [
+        (np.array([[-3.0, 65535.4], [2.6, 0.0]]), [[0, 65535], [3, 0]]),
+        (np.array([[-3.0, 1e12], [65536.0, 7.0]], np.float32), [[0, 2**31 - 1], [65536, 7]]),
+        (np.array([[-1, 5]], np.int16), [[0, 5]]),
+    ],
+)
+def test_tiff_counts_are_clipped_and_do_not_wrap(tmp_path, counts, written):
+    write_tiff(tmp_path / "a.tif", counts)
+    assert read_tiff(tmp_path / "a.tif").tolist() == written
 
 
 def test_pets_counts_pixels_from_one(shared):
