@@ -49,8 +49,8 @@ class Nominal:
     shape : (ny, nx).  a_per_px : 1/Å.  centre_px : x, y; the first pixel's centre is (0.5, 0.5).
     exposure_s : per frame.  alpha_deg : (n,) stage angle in the middle of each frame.
     axis_azimuth_deg : tilt axis from x towards y.  protocol : "precession", "continuous_rotation", "serial".
-    semi_angle_deg : precession.  rotation_deg : stage rotation during a frame.  gain : counts per electron.
-    saturation : largest count.  Raises InputError beyond LIMITS.
+    semi_angle_deg : precession.  rotation_deg : stage rotation during a frame, without its sense.
+    gain : counts per electron.  saturation : largest count.  Raises InputError beyond LIMITS.
     """
 
     voltage_kv: float
@@ -79,6 +79,12 @@ class Nominal:
     @property
     def n_frames(self) -> int:
         return len(self.alpha_deg)
+
+    @property
+    def sweep_deg(self) -> float:
+        """Change of alpha_deg during a frame: rotation_deg, negative where the angles of the series fall."""
+        falls = self.n_frames > 1 and self.alpha_deg[-1] < self.alpha_deg[0]
+        return 0.0 - abs(self.rotation_deg) if falls else self.rotation_deg
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -343,9 +349,9 @@ def _sample(entry: h5py.Group, nominal: Nominal) -> None:
     sample["depends_on"] = "/entry/sample/transformations/alpha"
     moves = _group(sample, "transformations", "NXtransformations")
     azimuth = np.radians(nominal.axis_azimuth_deg)
-    start = nominal.alpha_deg - 0.5 * nominal.rotation_deg
+    start = nominal.alpha_deg - 0.5 * nominal.sweep_deg
     _axis(moves, "alpha", start, "deg", "rotation", (np.cos(azimuth), np.sin(azimuth), 0), ".")
-    _value(moves, "alpha_end", start + nominal.rotation_deg, "deg")
+    _value(moves, "alpha_end", start + nominal.sweep_deg, "deg")
 
 
 def _detector(instrument: h5py.Group, nominal: Nominal) -> None:

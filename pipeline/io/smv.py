@@ -32,7 +32,7 @@ def write_smv(path: Path, image: NDArray[Any], nominal: Nominal, i: int) -> None
     image : (ny, nx).  The beam centre is given in mm from the corner of the first pixel, x along a row.
     """
     pixel = nominal.pixel_size_um * 1e-3
-    start = float(nominal.alpha_deg[i]) - 0.5 * nominal.rotation_deg
+    start = float(nominal.alpha_deg[i]) - 0.5 * nominal.sweep_deg
     fields: dict[str, Any] = {
         "DIM": 2,
         "BYTE_ORDER": "little_endian",
@@ -45,7 +45,7 @@ def write_smv(path: Path, image: NDArray[Any], nominal: Nominal, i: int) -> None
         "DISTANCE": f"{detector_distance_mm(nominal):.6f}",
         "PHI": f"{start:.6f}",
         "OSC_START": f"{start:.6f}",
-        "OSC_RANGE": f"{nominal.rotation_deg:.6f}",
+        "OSC_RANGE": f"{nominal.sweep_deg:.6f}",
         "WAVELENGTH": f"{wavelength_A(nominal.voltage_kv):.9f}",
         "BEAM_CENTER_X": f"{nominal.centre_px[0] * pixel:.6f}",
         "BEAM_CENTER_Y": f"{nominal.centre_px[1] * pixel:.6f}",
@@ -99,9 +99,11 @@ def smv_metadata(header: dict[str, str]) -> dict[str, Any]:
     """What a header says of a series, by names of Nominal; alpha_deg is that of this frame alone."""
     number = {key: float(value) for key, value in header.items() if _is_number(value)}
     found: dict[str, Any] = {}
-    for name, key in (("exposure_s", "TIME"), ("gain", "GAIN"), ("rotation_deg", "OSC_RANGE")):
+    for name, key in (("exposure_s", "TIME"), ("gain", "GAIN")):
         if key in number:
             found[name] = number[key]
+    if "OSC_RANGE" in number:
+        found["rotation_deg"] = abs(number["OSC_RANGE"])
     if "OSC_START" in number and "OSC_RANGE" in number:
         found["alpha_deg"] = number["OSC_START"] + 0.5 * number["OSC_RANGE"]
     if number.get("PIXEL_SIZE", 0.0) > 0:

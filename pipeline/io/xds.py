@@ -17,8 +17,8 @@ def xds_input(nominal: Nominal, template: str) -> str:
     """
     azimuth, pixel = np.radians(nominal.axis_azimuth_deg), nominal.pixel_size_um * 1e-3
     ny, nx = nominal.shape
-    start = float(nominal.alpha_deg[0]) - 0.5 * nominal.rotation_deg
-    n, step = nominal.n_frames, nominal.rotation_deg
+    start = float(nominal.alpha_deg[0]) - 0.5 * nominal.sweep_deg
+    n, step = nominal.n_frames, nominal.sweep_deg
     if n > 1:
         step = float(nominal.alpha_deg[-1] - nominal.alpha_deg[0]) / (n - 1)
     lines = {
