@@ -21,6 +21,8 @@ from nanoed.sim.streams import stream
 Array = NDArray[np.float64]
 PIVOT_AZIMUTHS = 36
 """At which the flux on a particle is known where the precessing beam wanders over it; linear between."""
+EDGE_ON = 0.01
+"""A layer is no longer along the beam than its thickness over this: 0.3 µm of a film of 3 nm, about what it spans."""
 B_PER_FLUENCE = 1e-6  # damage is quoted per 10⁶ e/Å²
 
 
@@ -118,8 +120,8 @@ def layer_A(setup: Setup, i: int, flaw: str) -> float:
 
     flaw : the one that names the layer's thickness, nm.
     """
-    cosine = 1.0 if setup.population.turn is not None else np.cos(setup.true.alpha[i])
-    return float(10 * setup.size[flaw] / cosine)
+    cosine = 1.0 if setup.population.turn is not None else abs(np.cos(setup.true.alpha[i]))
+    return float(10 * setup.size[flaw] / max(cosine, EDGE_ON))
 
 
 def rotation_of(setup: Setup, i: int) -> Array:

@@ -10,7 +10,7 @@ from simulations import crystal, experiment
 
 from nanoed.sim import detector
 from nanoed.sim.background import ICE, diffuse_scattering, layer_elastic
-from nanoed.sim.diffraction import damaged, diffraction, grains, smeared_precession, unevenly_lit
+from nanoed.sim.diffraction import damaged, diffraction, grains, layer_A, smeared_precession, unevenly_lit
 from nanoed.sim.exposure import expected_image, incident_electrons, simulated_frame
 from nanoed.sim.imperfections import Distortion, turns
 from nanoed.sim.microscope import PRESETS, beam_electrons, flux_share
@@ -267,3 +267,13 @@ def test_presets_are_instruments(name):
     assert beam.voltage_kv in (120, 200)
     edge = 0.5 * beam.detector_px[0] * beam.a_per_px
     assert 1.4 < edge < 1.8
+
+
+def test_layers_seen_from_beyond_a_right_angle_take_electrons_away():
+    """Tilts of the stage end at 90°, jitter does not; edge-on the path along the beam ends with the film."""
+    setup = made({"support_film_nm": 3.0, "ice_nm": 20.0})
+    for tilt, film in ((60.0, 60.0), (120.0, 60.0), (-100.0, 172.763), (90.0, 3000.0), (90.1, 3000.0)):
+        alpha = np.full_like(setup.true.alpha, np.radians(tilt))
+        turned = replace(setup, true=replace(setup.true, alpha=alpha))
+        assert layer_A(turned, 0, "support_film_nm") == pytest.approx(film)
+        assert layer_A(turned, 0, "ice_nm") == pytest.approx(film * 20 / 3)
