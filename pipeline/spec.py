@@ -326,7 +326,7 @@ class VirtualSpec(Part):
     d_star: PositiveFloat = 0.7
     """|g| at which the rocking curve is taken, 1/Å: half the usual limit."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """Share of a virtual frame that the next one covers again (A6: 2 frames of 7)."""
+    """Share of a virtual frame that the next one covers again, rounded up to whole frames (A6: 2 frames of 7)."""
     min_recorded: Annotated[float, Field(ge=0, le=1)] = 0.95
     """Part of the rocking curve inside a virtual frame that must lie on frames where the spot was measured."""
 

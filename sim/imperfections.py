@@ -46,8 +46,9 @@ def true_geometry(seed: int, size: dict[str, float], nominal: Nominal, axis_azim
     """Geometry of the frames as they were really taken: nominal values plus the flaws of `size`.
 
     axis_azimuth : the true one, rad. Drifts are functions of the tilt angle (serial data: of nothing) and jitters
-    have a stream per frame, so a frame's geometry does not depend on the other frames. Turns of the particle in its own
-    frame are put into the three angles to first order.
+    have a stream per frame, so a frame's geometry does not depend on the other frames, but for `rotation_step_deg`:
+    when the particle turns is drawn over the whole series, see `turns`. Turns of the particle in its own frame are put
+    into the three angles to first order.
     """
     alpha = np.radians(nominal.alpha_deg)
     names = ("alpha", "beta", "omega", "place x", "place y")
@@ -85,8 +86,8 @@ def jitter(seed: int, name: str, n: int, columns: int) -> Array:
 
 
 def turns(seed: int, step: float, n: int) -> Array:
-    """Rotation vectors (n, 3), rad, of a particle that turns by `step` TURNS times in a series, each time about another
-    axis, in its own frame at zero angles."""
+    """Rotation vectors (n, 3), rad, of a particle that turns by `step` TURNS times in a series of n frames, each time
+    about another axis, in its own frame at zero angles; the times are uniform over the series."""
     if step == 0:
         return np.zeros((n, 3))
     rng = stream(seed, "turns")

@@ -70,7 +70,8 @@ def chosen(n_frames: int, step_deg: float, oriented: Oriented, spec: VirtualSpec
     """Frames merged and step between virtual frames; those of the spec where given.
 
     A virtual frame is at least `width_deg` wide, and `curves` rocking curves of a reflection at `d_star`; its
-    neighbour starts where the one is over but for a share of `overlap` (PETS2's glycine: 7 and 5 frames).
+    neighbour starts where the one is over but for a share of `overlap` or the next larger one that whole frames allow:
+    of 0.3, 2 frames of 6 and 1 of 2 (PETS2's glycine: 7 and 5 frames, where this gives 4).
     """
     shape = oriented.model.shape
     curve = 2 * (shape.width + 1.18 * shape.mosaicity * spec.d_star) / spec.d_star

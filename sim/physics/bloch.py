@@ -72,7 +72,9 @@ def potential_table(
 
     jacobian : (sites, 11, p) of `structure_factor_derivatives`, for derivatives by p parameters.
     absorption : makes it U + iU', see `absorptive_potential`; with derivatives a fraction only (else ValueError).
-    strength : factor of every U; well below 1 the intensities become kinematical, in proportion to its square.
+    strength : factor of every U, and of a fractional absorption with it, but not of a thermal diffuse one, which is
+        that of the whole potential; well below 1, without the latter, the intensities become kinematical, in proportion
+        to its square.
     """
     if isinstance(absorption, str) and jacobian is not None:
         raise ValueError("a thermal diffuse absorptive potential has no derivatives; a fraction has")
