@@ -188,11 +188,11 @@ def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:
         "_refine_ls_number_reflns": f"{s['n_all']:d}",
         "_refine_ls_number_parameters": f"{s['n_par']:d}",
         "_refine_ls_number_restraints": f"{s.get('n_restraints', 0):d}",
-        "_refine_ls_R_factor_gt": f"{s['r_obs_pct'] / 100:.4f}",
-        "_refine_ls_R_factor_all": f"{s['r_all_pct'] / 100:.4f}",
-        "_refine_ls_wR_factor_ref": f"{s.get('wr_refined_pct', s['wr_all_pct']) / 100:.4f}",
-        "_refine_ls_goodness_of_fit_ref": f"{gof:.3f}",
-        "_refine_ls_restrained_S_all": f"{s.get('gof_refined_restrained', s.get('gof_restrained', gof)):.3f}",
+        "_refine_ls_R_factor_gt": _told(s["r_obs_pct"] / 100, ".4f"),
+        "_refine_ls_R_factor_all": _told(s["r_all_pct"] / 100, ".4f"),
+        "_refine_ls_wR_factor_ref": _told(s.get("wr_refined_pct", s["wr_all_pct"]) / 100, ".4f"),
+        "_refine_ls_goodness_of_fit_ref": _told(gof, ".3f"),
+        "_refine_ls_restrained_S_all": _told(s.get("gof_refined_restrained", s.get("gof_restrained", gof)), ".3f"),
         "_refine_ls_shift/su_max": f"{s['max_shift_su']:.4f}",
         "_reflns_number_total": f"{s['n_all']:d}",
         "_reflns_number_gt": f"{s['n_obs']:d}",
@@ -208,6 +208,11 @@ def _add_statistics(block: gemmi.cif.Block, refinement: Refinement) -> None:
     _set(block, pairs)
     if "thickness_A" in s:
         _add_theory(block, s, settings)
+
+
+def _told(value: float, form: str) -> str:
+    """A number, or the CIF's word for one that is not known: R of no reflections."""
+    return format(value, form) if np.isfinite(value) else "?"
 
 
 def _weighting(settings: dict[str, Any], method: str) -> tuple[str, str]:

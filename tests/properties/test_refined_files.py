@@ -219,6 +219,20 @@ def test_large_uncertainties() -> None:
     assert with_su(1234.0, 240.0) == "1200(200)"
 
 
+def test_an_r_of_no_reflections_is_not_known() -> None:
+    """Nothing above 3 s.u.: CIF has the word ? for it, and no nan."""
+    crystal = shipped("quartz")
+    hkl = unique_reflections(crystal, 0.8)
+    i = np.abs(structure_factors(crystal, hkl)) ** 2
+    table = pd.DataFrame(hkl, columns=["h", "k", "l"]).assign(I=i, sigma=0.5 * i.max())
+    document = refined_document(refine_kinematical(table, crystal, RefineSpec()))
+    block = document.sole_block()
+    assert block.find_value("_reflns_number_gt") == "0"
+    assert block.find_value("_refine_ls_R_factor_gt") == "?"
+    assert float(block.find_value("_refine_ls_R_factor_all")) < 0.01
+    assert "nan" not in document.as_string().lower().split()
+
+
 def test_weights_are_told_as_they_were() -> None:
     crystal = shipped("quartz")
     hkl = unique_reflections(crystal, 1.0)
