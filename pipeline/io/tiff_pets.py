@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanoed.sim.dataset import LARGEST_FRAME_PX, Nominal
-from nanoed.sim.physics.electron import wavelength_A
+from nanoed.sim.physics.electron import voltage_kv, wavelength_A
 from nanoed.sim.physics.errors import InputError
 
 WIDTH, HEIGHT, BITS, COMPRESSION, SAMPLES = 256, 257, 258, 259, 277  # tags of TIFF 6.0
@@ -163,8 +163,7 @@ def _number(text: str) -> float:
 
 
 def voltage_of(wavelength: float) -> float:
-    """Accelerating voltage (kV, to 1 V) of electrons of this wavelength (Å): inverse of PHYSICS A1."""
+    """`voltage_kv` to 1 V; raises ValueError for what is no wavelength of electrons in Å."""
     if not 1e-3 < wavelength < 1:
         raise ValueError(f"wavelength {wavelength} Å")
-    rest, hc = 510998.95, 12398.4198
-    return round((np.hypot(rest, hc / wavelength) - rest) / 1e3, 3)
+    return round(voltage_kv(wavelength), 3)

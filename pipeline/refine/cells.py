@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nanoed.pipeline.io.cif_pets import PetsData
+from nanoed.pipeline.reduce.geometry import cell_of
 from nanoed.sim.physics.crystal import Crystal
 from nanoed.sim.physics.errors import InputError
 
@@ -35,16 +35,6 @@ def warning(name: str, cell: Cell, data_cell: Cell) -> str:
     """What to say where a cell is more than 1 % off that of the data; else nothing."""
     off = difference_pct(cell, data_cell)
     return f"; {name} is {off:.1f} % off the cell of the data" if off > WARNING_PCT else ""
-
-
-def cell_of(ub: NDArray[np.float64]) -> Cell:
-    """Å and degrees of the cell whose reciprocal axes are the columns of UB."""
-    direct = np.linalg.inv(ub)
-    metric = direct @ direct.T
-    a, b, c = np.sqrt(np.diag(metric))
-    cosines = metric[1, 2] / (b * c), metric[0, 2] / (a * c), metric[0, 1] / (a * b)
-    alpha, beta, gamma = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
-    return float(a), float(b), float(c), float(alpha), float(beta), float(gamma)
 
 
 def cell_warning(data: PetsData, model: Crystal) -> str:

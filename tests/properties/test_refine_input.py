@@ -8,7 +8,8 @@ import pytest
 from goldens import shipped
 
 from nanoed.pipeline.io.cif_pets import GEOMETRY_KEY, PetsData
-from nanoed.pipeline.refine.cells import cell_of, cell_warning, check_cells
+from nanoed.pipeline.reduce.geometry import cell_of
+from nanoed.pipeline.refine.cells import cell_warning, check_cells
 from nanoed.pipeline.refine.frames import Engine, frames_of, protocol_of
 from nanoed.pipeline.refine.kinematical import refine_kinematical
 from nanoed.pipeline.refine.problem import basis
