@@ -12,7 +12,6 @@ from scipy.spatial import cKDTree
 from nanoed.sim.background import CARBON
 from nanoed.sim.particle import inside
 from nanoed.sim.physics.crystal import u_matrix
-from nanoed.sim.physics.errors import InputError
 
 if TYPE_CHECKING:
     from nanoed.sim.particle import Body
@@ -118,32 +117,6 @@ def _surface_distance(body: Body, direction: Array) -> Array:
         return np.asarray(0.5 / np.hypot(across / body.diameter, along / body.length))
     with np.errstate(divide="ignore"):
         return np.asarray(0.5 * np.minimum(body.diameter / across, body.length / along))
-
-
-def slab_atoms(crystal: Crystal, supercell: IntArray) -> tuple[Atoms, Array, Array]:
-    """Atoms of one right-angled cell of a slab, its edges (3,) Å, and the crystal's orientation.
-
-    supercell : (3, 3) integers, columns are the edges along the lab's x, y, z in units of a, b, c. Atoms lie in
-    0 <= x, y and -z_edge <= z < 0. The orientation (3, 3) carries the crystal's Cartesian frame to the lab.
-    Raises InputError if the edges are not at right angles or not right-handed.
-    """
-    edges = crystal.frac_to_cart @ np.asarray(supercell)
-    lengths = np.linalg.norm(edges, axis=0)
-    to_lab = (edges / lengths).T
-    if not np.allclose(to_lab @ to_lab.T, np.eye(3), atol=1e-9) or np.linalg.det(to_lab) < 0:
-        raise InputError(
-            "not a right-angled cell", field="supercell", value=np.asarray(supercell).tolist(),
-            allowed="integers whose columns make a right-angled, right-handed cell",
-        )  # fmt: skip
-    site, operation, fractional = crystal.unit_cell_images()
-    most = int(np.abs(supercell).sum(1).max())
-    steps = np.arange(-most - 1, most + 2)
-    cells = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 1, 3)
-    inner = (cells + fractional) @ np.linalg.inv(supercell).T + 1e-9
-    here = ((inner >= 0) & (inner < 1)).all(-1)
-    xyz = inner[here] * lengths - np.array([0, 0, lengths[2]])
-    image = np.broadcast_to(np.arange(len(site)), here.shape)[here]
-    return _of_images(crystal, site, operation, image, xyz, to_lab), lengths, to_lab
 
 
 def carbon_film(

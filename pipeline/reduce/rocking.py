@@ -41,17 +41,6 @@ def rocking_profile(s: Array, g: Array, axis_distance: Array, shape: RockingShap
     return p, slope
 
 
-def camel_lorentzian(s: Array, reach: Array, width: float) -> Array:
-    """Closed form of the precession average of a Lorentzian; reach = |g| semi_angle, all in 1/Å.
-
-    P = (σ/π) sqrt((u + z)/2)/z, u = 1 + σ²(reach² - S²), z = sqrt(u² + 4σ²S²), σ = 1/width.
-    """
-    sigma = 1.0 / width
-    u = 1 + sigma**2 * (reach**2 - s**2)
-    z = np.sqrt(u**2 + 4 * sigma**2 * s**2)
-    return sigma / np.pi * np.sqrt((u + z) / 2) / z
-
-
 @nb.njit(cache=True, nogil=True)
 def _profile(s: Array, reach: Array, half: Array, width: float, gauss: Array, p: Array, slope: Array) -> None:
     for i in range(s.shape[0]):

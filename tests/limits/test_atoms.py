@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from quartz_slab import slab_atoms
 from scipy.spatial import cKDTree
 from simulations import crystal, experiment
 
-from nanoed.sim.atoms import Strain, carbon_film, cut_atoms, isotropic, shaken, slab_atoms, strained
+from nanoed.sim.atoms import Strain, carbon_film, cut_atoms, isotropic, shaken, strained
 from nanoed.sim.background import CARBON, thermal_diffuse
 from nanoed.sim.diffraction import diffraction
 from nanoed.sim.exposure import expected_image, incident_electrons

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from goldens import shipped
+from quartz_slab import slab_atoms
 
-from nanoed.sim.atoms import Atoms, cut_atoms, isotropic, shaken, slab_atoms
+from nanoed.sim.atoms import Atoms, cut_atoms, isotropic, shaken
 from nanoed.sim.multislice import Grid, Optics, beam_frequencies, exit_spectra, potential_slices, spot_areas
 from nanoed.sim.particle import Body, inside
 from nanoed.sim.physics.electron import relativistic_gamma, wavenumber

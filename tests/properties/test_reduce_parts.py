@@ -14,7 +14,7 @@ from nanoed.pipeline.reduce.noise import uncorrelated
 from nanoed.pipeline.reduce.output import plain
 from nanoed.pipeline.reduce.peaks import clean, find_peaks
 from nanoed.pipeline.reduce.profile import gaussian_profile
-from nanoed.pipeline.reduce.rocking import RockingShape, camel_lorentzian, rocking_profile
+from nanoed.pipeline.reduce.rocking import RockingShape, rocking_profile
 from nanoed.pipeline.reduce.smoothing import choose_smoothing, without_strays
 from nanoed.pipeline.reduce.symmetry import absent, centring_absent, laue_rotations, representative
 from nanoed.pipeline.spec import IntegrationSpec, MergeSpec, PeakSpec
@@ -164,6 +164,17 @@ def test_neighbours_are_separated_and_flagged() -> None:
     assert found.good.tolist() == [True, True, False, False]
     assert abs(found.intensity[0] - 5000) < 4 * found.sigma[0]
     assert abs(found.intensity[1] - 300) < 4 * found.sigma[1]
+
+
+def camel_lorentzian(s: np.ndarray, reach: np.ndarray, width: float) -> np.ndarray:
+    """Closed form of the precession average of a Lorentzian; reach = |g| semi_angle, all in 1/Å.
+
+    P = (σ/π) sqrt((u + z)/2)/z, u = 1 + σ²(reach² - S²), z = sqrt(u² + 4σ²S²), σ = 1/width.
+    """
+    sigma = 1.0 / width
+    u = 1 + sigma**2 * (reach**2 - s**2)
+    z = np.sqrt(u**2 + 4 * sigma**2 * s**2)
+    return sigma / np.pi * np.sqrt((u + z) / 2) / z
 
 
 def test_rocking_curve_closed_form_against_average() -> None:
