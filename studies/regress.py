@@ -260,7 +260,7 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         allowed = "a folder of reference tables; nanoed regress --update makes them"
         raise InputError("no reference table", file=path, field="--baseline", allowed=allowed)
-    wrong, text = "not a reference table", frozenset(("method", "status"))
+    wrong, text = "not a reference table, or an older program's: delete it, --update", frozenset(("method", "status"))
     table = read_columns(path, (*text, *TOLERANCES), text, wrong, remarks=True)
     check_words(path, table, wrong)
     if table.empty:

@@ -23,7 +23,8 @@ from nanoed.studies.statistics import summarise
 from nanoed.studies.tables import read_many
 
 GOALS_A = (0.02, 0.01)  # average distances from the truth that the size limit is asked for
-GROUP = ["case", "structure", "protocol", "fluence_e_A2", "method", "equiv_diameter_nm"]
+OF_THE_EXPERIMENT = ["engine", "factors_sim", "factors_refine", "flaws", "shape", "beam_diameter_nm"]
+GROUP = ["case", "structure", "protocol", "fluence_e_A2", "method", "equiv_diameter_nm", *OF_THE_EXPERIMENT]
 SHOWN = (
     *("case", "structure", "protocol", "equiv_diameter_nm", "fluence_e_A2", "seed", "method", "status"),
     *("n_obs", "n_par", "r_int_pct", "r_obs_pct", "av_dist_A", "max_dist_A", "pull_rms"),
@@ -34,7 +35,8 @@ MOST_ROWS, MOST_ALARMS = 2000, 8
 def size_report(folder: Path, pdf: bool = False) -> Path:
     """Write `report.html` of a folder of many runs from its `results.csv`. Raises InputError for another file."""
     results = read_many(folder / "results.csv")
-    accuracy = None if (folder / "study.toml").is_file() else _accuracy(Source(folder, results, {}, pdf))
+    of_a_study = (folder / "study.toml").is_file()
+    accuracy = None if of_a_study else _accuracy(Source(folder, results, {}, pdf))
     sections = [accuracy] if accuracy is not None else []
     listed = results.head(MOST_ROWS)
     note = f"The first {MOST_ROWS} of {len(results)} rows." if len(results) > MOST_ROWS else ""
@@ -50,14 +52,15 @@ def size_report(folder: Path, pdf: bool = False) -> Path:
 
 
 def accuracy_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Average distance from the truth by case, structure, protocol, fluence, method and size, over the replicates.
+    """Average distance from the truth by all columns of GROUP, over the replicates.
 
     n : replicates with a result, of `asked`; a run that is listed twice counts once.  av_dist_A : geometric mean, low
     and high its 95 % interval (Student's t; NaN for one replicate); max_dist_A : its mean likewise.  r_obs_pct :
     arithmetic mean.
     """
     rows = []
-    for key, part in results.drop_duplicates(["digest", "method"]).groupby(GROUP, sort=True, dropna=False):
+    again = results.duplicated(["digest", "method"]) & (results["digest"] != "")
+    for key, part in results[~again].groupby(GROUP, sort=True, dropna=False):
         average, largest = (summarise(part[name], True) for name in ("av_dist_A", "max_dist_A"))
         rows.append(
             dict(zip(GROUP, key, strict=True))

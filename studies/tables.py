@@ -154,7 +154,7 @@ def read_columns(
     beginning with `wrong`, naming file and column, for rows that are not as long as the head too.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
         kept = "".join(line for line in lines if not (remarks and line.startswith("#")))
         head, *rows = [row for row in csv.reader(io.StringIO(kept, newline="")) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -26,7 +26,12 @@ LONG = 1e4
 """Aspect that stands for an endless rod."""
 SMALLEST_COSINE = 0.1
 """A lamella seen more edge-on than this gets no thicker."""
-GEOMETRIES: dict[str, Protocol] = {"precession": "precession", "continuous rotation": "rotation", "serial": "still"}
+GEOMETRIES: dict[str, Protocol] = {
+    "precession": "precession",
+    "continuous rotation": "rotation",
+    "serial": "still",
+    "static": "still",
+}
 """What .cif_pets files call the ways of recording."""
 SMALLEST_VOLUME = 1e-3
 """Of the reciprocal cell, times abc: an orientation matrix below it is none."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -232,11 +233,13 @@ def _aniso(site: gemmi.SmallStructure.Site) -> list[float]:
 def _tensors_of_b(block: gemmi.cif.Block, path: str | Path) -> dict[str, list[float]]:
     """U_ij (6), Å², by label of the sites whose B_ij a block lists. Raises InputError where it lists beta_ij."""
     tags = [tag for item in block if item.loop is not None for tag in item.loop.tags]
+    pairs: list[Any] = [item.pair for item in block if item.pair is not None]
+    tags += [name for name, _ in pairs]
     beta = next((tag for tag in tags if tag.lower().startswith("_atom_site_aniso_beta")), None)
     if beta is not None:
         raise InputError("beta_ij are not read", file=path, field=beta, allowed="U_ij or B_ij")
     rows = block.find("_atom_site_aniso_", ["label", *(f"B_{ij}" for ij in PAIRS)])
-    return {row.str(0): [gemmi.cif.as_number(row[k]) / EIGHT_PI2 for k in range(1, 7)] for row in rows}
+    return {row.str(0): [gemmi.cif.as_number(row[k], 0.0) / EIGHT_PI2 for k in range(1, 7)] for row in rows}
 
 
 def _with_equivalent_u(crystal: Crystal) -> Crystal:

@@ -79,7 +79,7 @@ def write_outcome(outcome: Outcome, out: Path, title: str, header: str, alarms: 
 
 
 def _shown_before(out: Path) -> set[str]:
-    """Files of the tables and drawings of the page that is there, but for tables that are not its own any more."""
+    """Files of the tables and drawings of the page that is there, but for those that are not its own any more."""
     try:
         page = (out / "index.html").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -88,7 +88,16 @@ def _shown_before(out: Path) -> set[str]:
     carried = re.findall(rf'download="({name})\.csv" href="data:text/csv;charset=utf-8;base64,([^"]*)"', page)
     tables = {f"{table}.csv" for table, content in carried if _holds(out / f"{table}.csv", content)}
     drawn = {drawing for drawing in re.findall(rf' id="({name})-figure_1"', page) if drawing not in TAKEN}
-    return tables | {f"{drawing}.{ending}" for drawing in drawn for ending in ("svg", "pdf")}
+    own = {drawing for drawing in drawn if _shows(page, out / f"{drawing}.svg", drawing)}
+    return tables | {f"{drawing}.{ending}" for drawing in own for ending in ("svg", "pdf")}
+
+
+def _shows(page: str, path: Path, name: str) -> bool:
+    """Whether a drawing is what a page shows under this name."""
+    try:
+        return inline_svg(path.read_text(encoding="utf-8"), name, "").partition(">")[2] in page
+    except (OSError, ValueError):
+        return False
 
 
 def _holds(path: Path, content: str) -> bool:

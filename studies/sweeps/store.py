@@ -30,7 +30,7 @@ class Store:
     @property
     def scratch(self) -> Path:
         """Folder for the frames of runs while they last, inside what the lock holds."""
-        return self.folder / ".scratch"
+        return self.folder / ".nanoed-scratch"
 
     def place(self, key: str) -> Path:
         """Folder of the run with this key."""
@@ -65,7 +65,7 @@ class Store:
 
     def sweep_up(self) -> None:
         """Remove what a killed study left half-written."""
-        for path in self.folder.glob(".*.partial-*"):
+        for path in self.folder.glob(f".{'[0-9a-f]' * KEY_LETTERS}.partial-*"):
             shutil.rmtree(path, ignore_errors=True)
 
 

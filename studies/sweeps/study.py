@@ -130,13 +130,18 @@ def page_anew(folder: Path) -> Path:
     study = load_study(str(folder / MARK))
     with _of_file(study):
         _known(study)
-        CHECKS[study.analysis](study.settings, study.levels, places_of(study))
     results = read_many(folder / "results.csv")
     with (folder / "results.csv").open(encoding="utf-8") as file:
         header = file.readline().rstrip("\n")
     missing = [axis for axis in ("block", *study.axes) if axis not in results]
     if not header.startswith("# ") or missing:
         raise InputError("not the results of its study.toml", file=folder / "results.csv", field=", ".join(missing))
+    ran = set(results[["block", *study.axes]].itertuples(index=False, name=None))
+    places = [p for p in places_of(study) if (p.block, *(p.labels.get(axis, "") for axis in study.axes)) in ran]
+    if not places:
+        raise InputError("not the results of its study.toml", file=folder / "results.csv", field="block")
+    with _of_file(study):
+        CHECKS[study.analysis](study.settings, study.levels, places)
     with alone(folder.absolute()):
         outcome = ANALYSES[study.analysis](results, study.settings) if study.analysis in ANALYSES else Outcome()
         if study.analysis in OF_MODELS:

@@ -56,3 +56,21 @@ def test_b_is_8_pi_squared_u(tmp_path: Path) -> None:
 def test_beta_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"_atom_site_aniso_beta_11.*beta_ij.*U_ij or B_ij"):
         read(tmp_path, "beta", 1.0)
+
+
+def test_beta_is_refused_outside_a_loop_too(tmp_path: Path) -> None:
+    text = CIF.format(iso="U", kind="U", o="0.02", tensor=" ".join("0.01" for _ in U))
+    pairs = "".join(f"_atom_site_aniso_beta_{ij} 0.001\n" for ij in ("11", "22", "33", "12", "13", "23"))
+    (tmp_path / "a.cif").write_text(text + pairs)
+    with pytest.raises(InputError, match=r"_atom_site_aniso_beta_11.*beta_ij"):
+        read_cif(tmp_path / "a.cif")
+
+
+def test_a_component_that_is_not_given_is_zero_in_b_as_in_u(tmp_path: Path) -> None:
+    found = []
+    for kind, factor in (("U", 1.0), ("B", 8 * np.pi**2)):
+        tensor = " ".join(f"{factor * u:.9f}" for u in U[:5]) + " ."
+        (tmp_path / "a.cif").write_text(CIF.format(iso=kind, kind=kind, o=f"{factor * 0.02:.9f}", tensor=tensor))
+        found.append(read_cif(tmp_path / "a.cif"))
+    np.testing.assert_allclose(found[1].u_ij[0], [*U[:5], 0.0], rtol=1e-6)
+    np.testing.assert_allclose(found[1].u_iso, found[0].u_iso, rtol=1e-6)

@@ -257,13 +257,17 @@ def test_runs_may_lie_within_the_folder_of_the_study(tmp_path, notes):
         assert len(done.sweep.made) == made
 
 
-def test_what_lies_beside_a_folder_of_runs_is_not_ours(tmp_path, notes):
+def test_what_lies_beside_or_in_a_folder_of_runs_is_not_ours(tmp_path, notes):
     """Two studies whose folders of runs lie side by side once removed each other's frames."""
-    (tmp_path / ".scratch").mkdir()
-    (tmp_path / ".scratch" / "mine").write_text("a stranger's")
-    run_study(study((1,)), "default", tmp_path / "out", 1, None, print, tmp_path / "runs", sweep_tasks.slow)
-    assert (tmp_path / ".scratch" / "mine").read_text() == "a stranger's"
-    assert not (tmp_path / "runs" / ".scratch").exists()
+    runs = tmp_path / "runs"
+    strangers = [tmp_path / ".scratch", tmp_path / ".nanoed-scratch", runs / ".scratch", runs / ".notes.partial-old"]
+    for folder_ in strangers:
+        folder_.mkdir(parents=True)
+        (folder_ / "mine").write_text("a stranger's")
+    (runs / f".{'0a' * 10}.partial-1").mkdir()
+    run_study(study((1,)), "default", tmp_path / "out", 1, None, print, runs, sweep_tasks.slow)
+    assert all((folder_ / "mine").exists() for folder_ in strangers)
+    assert sorted(path.name[:3] for path in runs.iterdir() if path.name.startswith(".")) == [".no", ".sc"]
 
 
 def test_a_disk_without_room_for_a_study_is_told_before_anything_runs(tmp_path, monkeypatch):

@@ -426,6 +426,10 @@ def test_the_report_of_many_runs_averages_replicates_alone(tmp_path):
     accuracy = pd.read_csv(tmp_path / "figures" / "accuracy.csv").set_index("case")
     assert accuracy.loc["anatase", "av_dist_A"].tolist() == pytest.approx([GEOMETRIC, GEOMETRIC], rel=1e-5)
     assert accuracy["n"].tolist() == [3, 3, 3, 3]
+    by_engine = pd.concat([rows.assign(engine="bloch"), rows.assign(engine="multislice", digest="")])
+    (tmp_path / "results.csv").write_text(by_engine.to_csv(index=False), encoding="utf-8-sig")
+    report(tmp_path)
+    assert pd.read_csv(tmp_path / "figures" / "accuracy.csv")["n"].tolist() == [3, 3, 3, 3]
     (tmp_path / "study.toml").write_text("")
     assert "mean over the replicates" not in report(tmp_path).read_text("utf-8")
 
@@ -446,7 +450,7 @@ def test_the_page_of_a_study_is_made_anew_from_its_table(tmp_path):
     axes = "{ flaw = { none = {}, mosaicity = {} } }"
     block = f'[[block]]\nname = "a"\ncases = ["moved-away.toml"]\nseeds = [1]\naxes = {axes}\n'
     (tmp_path / "study.toml").write_text(f'name = "x"\nanalysis = "flaws"\n{block}')
-    table = results(published_rows(), ("flaw_off",)).rename(columns={"flaw_off": "flaw"})
+    table = results(published_rows(), ("flaw_off",)).rename(columns={"flaw_off": "flaw"}).assign(block="a")
     (tmp_path / "results.csv").write_text("# nanoed study x\n" + table.to_csv(index=False))
     page = study.page_anew(tmp_path).read_text("utf-8")
     assert "flaw mosaicity moves" in page
@@ -518,9 +522,10 @@ def test_what_an_earlier_study_wrote_and_this_one_does_not_is_gone_and_nothing_e
     write_outcome(size_limit.analyse(results(sized(lambda *_: 0.01), AXES), {}), tmp_path, "t", "nanoed study x; 2", ())
     assert {path.name for path in tmp_path.iterdir()} == before - film
     write_outcome(with_film, tmp_path, "t", "nanoed study x; 3", ())
-    (tmp_path / "film.csv").write_text("mine")
+    for name in ("film.csv", "map.svg"):
+        (tmp_path / name).write_text("mine")
     write_outcome(Outcome(("nothing",)), tmp_path, "t", "nanoed study x; 4", ())
-    kept = {"index.html", "notes.csv", "pair.svg", "results.csv", "film.csv"}
+    kept = {"index.html", "notes.csv", "pair.svg", "results.csv", "film.csv", "map.svg", "map.pdf"}
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 

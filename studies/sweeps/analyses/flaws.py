@@ -164,7 +164,8 @@ def _series(table: pd.DataFrame, axis: str, column: str) -> list[tuple[str, pd.D
     cases = list(dict.fromkeys(table["case"]))
     markers = {case: MARKERS[k % len(MARKERS)] for k, case in enumerate(cases)}
     if column in OF_THE_DATA:
-        once = table.drop_duplicates(["case", axis]).groupby("case", sort=False)
+        most = table.groupby(["case", axis], sort=False)["pairs"].idxmax()
+        once = table.loc[most].groupby("case", sort=False)
         return [(f"{case}, data", part, (INK, markers[case])) for case, part in once]
     found = []
     for k, ((case, method), part) in enumerate(table.groupby(["case", "method"], sort=False)):

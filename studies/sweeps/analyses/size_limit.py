@@ -165,7 +165,8 @@ def pair_table(results: pd.DataFrame) -> pd.DataFrame:
     """The dynamical effect itself: frame-based kinematical beside dynamical refinement of the same frames, by run."""
     on = ["digest", "structure", "protocol", "fluence_e_A2", "equiv_diameter_nm", "seed", "thickness_true_A"]
     kept = [*on, "r_obs_pct", "av_dist_A", "max_dist_A"]
-    found = results[results["digest"].isin(results.loc[results["method"] == PAIR[0], "digest"])]
+    once = results.drop_duplicates(["digest", "method"])
+    found = once[once["digest"].isin(results.loc[results["method"] == PAIR[0], "digest"])]
     sides = [found.loc[(found["method"] == m) & (found["status"] == "ok"), kept] for m in PAIR]
     both = sides[0].merge(sides[1], on=on, suffixes=("_kinematical", "_dynamical"))
     both["r_obs_gain"] = both["r_obs_pct_kinematical"] / both["r_obs_pct_dynamical"]
