@@ -13,16 +13,21 @@ Index = NDArray[np.int64]
 _SYMMORPHIC = {"-1": "P -1", "2/m": "P 1 2/m 1", "mmm": "P m m m", "4/m": "P 4/m", "4/mmm": "P 4/m m m",
                "-3": "P -3", "-3m": "P -3 m 1", "6/m": "P 6/m", "6/mmm": "P 6/m m m", "m-3": "P m -3",
                "m-3m": "P m -3 m"}  # fmt: skip
+_DIAGONAL = {"-3": "R -3 :R", "-3m": "R -3 m :R"}
+"""Classes whose threefold axis lies along [111] of rhombohedral and of cubic axes."""
 
 
 def laue_rotations(laue: str, spacegroup: str | None) -> Index:
     """(k, 3, 3) distinct matrices R; h R runs over the equivalents of h, Friedel's included.
 
-    From the space group where it belongs to the Laue class (it fixes the setting), else from the class alone.
+    From the space group where it belongs to the Laue class (it fixes the setting), else from the class alone, on the
+    axes of the group.
     """
     group = gemmi.find_spacegroup_by_name(spacegroup) if spacegroup else None
     if group is None or group.laue_str() != laue:
-        group = gemmi.find_spacegroup_by_name(_SYMMORPHIC[laue])
+        diagonal = group is not None and (group.ext == "R" or group.crystal_system_str() == "cubic")
+        names = _SYMMORPHIC | _DIAGONAL if diagonal else _SYMMORPHIC
+        group = gemmi.find_spacegroup_by_name(names[laue])
     matrices = [np.array(op.rot) // gemmi.Op.DEN for op in group.operations().sym_ops]
     return np.unique(np.array(matrices + [-m for m in matrices], dtype=np.int64), axis=0)
 

@@ -2,6 +2,7 @@
 
 import json
 
+import gemmi
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +17,13 @@ from nanoed.pipeline.reduce.peaks import clean, find_peaks
 from nanoed.pipeline.reduce.profile import gaussian_profile
 from nanoed.pipeline.reduce.rocking import RockingShape, rocking_profile
 from nanoed.pipeline.reduce.smoothing import choose_smoothing, without_strays
-from nanoed.pipeline.reduce.symmetry import absent, centring_absent, laue_rotations, representative
+from nanoed.pipeline.reduce.symmetry import (
+    absent,
+    centring_absent,
+    laue_rotations,
+    metric_class,
+    representative,
+)
 from nanoed.pipeline.spec import IntegrationSpec, MergeSpec, PeakSpec
 
 SIGMA = 1.2
@@ -292,6 +299,24 @@ def test_symmetry_of_the_lists() -> None:
     assert (cyclic[0] == cyclic[1]).all()
     assert (cyclic[0] == cyclic[2]).all()
     assert not (cyclic[0] == cyclic[3]).all()
+
+
+@pytest.mark.parametrize(
+    ("laue", "spacegroup", "shape"),
+    [
+        ("-3", "R -3 c:R", "r"),
+        ("-3", "R -3 c:H", "-3"),
+        ("-3", "I a -3", "r"),
+        ("-3m", "F d -3 m:2", "r"),
+        ("-3", None, "-3"),
+    ],
+)
+def test_a_lower_class_keeps_to_the_axes_of_the_group(laue: str, spacegroup: str | None, shape: str) -> None:
+    """Its operations are among those of the group: hexagonal ones on rhombohedral axes would merge strangers."""
+    assert metric_class(laue, spacegroup) == shape
+    if spacegroup:
+        of_group = laue_rotations(gemmi.find_spacegroup_by_name(spacegroup).laue_str(), spacegroup)
+        assert {r.tobytes() for r in laue_rotations(laue, spacegroup)} < {r.tobytes() for r in of_group}
 
 
 def test_a_stray_tilt_comes_back_to_the_others_and_tells_nothing_of_the_jitter():
