@@ -25,6 +25,8 @@ from nanoed.studies.tables import read_many
 GOALS_A = (0.02, 0.01)  # average distances from the truth that the size limit is asked for
 OF_THE_EXPERIMENT = ["engine", "factors_sim", "factors_refine", "flaws", "shape", "beam_diameter_nm"]
 GROUP = ["case", "structure", "protocol", "fluence_e_A2", "method", "equiv_diameter_nm", *OF_THE_EXPERIMENT]
+PANEL = ["case", "structure", "protocol", "engine", "factors_sim", "factors_refine", "flaws", "shape"]
+"""What a panel of the figure has in common."""
 SHOWN = (
     *("case", "structure", "protocol", "equiv_diameter_nm", "fluence_e_A2", "seed", "method", "status"),
     *("n_obs", "n_par", "r_int_pct", "r_obs_pct", "av_dist_A", "max_dist_A", "pull_rms"),
@@ -72,8 +74,9 @@ def accuracy_table(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracy_figure(table: pd.DataFrame, results: pd.DataFrame) -> Figure:
-    """Average distance against size, a panel per case and protocol; table : accuracy_table."""
-    panels = list(table.groupby(["case", "structure", "protocol"], sort=True))
+    """Average distance against size, a panel for all that PANEL names; table : accuracy_table."""
+    panels = list(table.groupby(PANEL, sort=True))
+    differ = [name for name in PANEL[3:] if table[name].nunique() > 1]
     fluences = sorted(table["fluence_e_A2"].unique())
     lines = dict(
         zip(fluences, ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1))) * len(fluences), strict=False)
@@ -83,8 +86,9 @@ def accuracy_figure(table: pd.DataFrame, results: pd.DataFrame) -> Figure:
         rows = -(-len(panels) // columns)
         figure = Figure(figsize=(3.6 * columns, 2.9 * rows + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-        for axes, ((case, structure, protocol), part) in zip(grid, panels, strict=False):
-            mine = results[(results["case"] == case) & (results["protocol"] == protocol)]
+        for axes, (key, part) in zip(grid, panels, strict=False):
+            own = dict(zip(PANEL, map(str, key), strict=True))
+            mine = results[(results[PANEL] == list(key)).all(axis=1)]
             for (method, fluence), curve in part.groupby(["method", "fluence_e_A2"], sort=True):
                 label, colour, marker = SERIES.get(str(method), (literal(method), MUTED, "x"))
                 label += f", {float(f'{fluence:.3g}'):g} e Å$^{{-2}}$" if len(fluences) > 1 else ""
@@ -99,7 +103,8 @@ def accuracy_figure(table: pd.DataFrame, results: pd.DataFrame) -> Figure:
                 )
             for goal in GOALS_A:
                 axes.axhline(goal, color=MUTED, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
-            title = f"{case} ({structure}), {str(protocol).replace('_', ' ')}"
+            title = f"{own['case']} ({own['structure']}), {own['protocol'].replace('_', ' ')}"
+            title += "".join(f", {own[name]}" for name in differ)
             axes.set(xscale="log", yscale="log", title=literal(title))
             axes.set_xlabel("diameter of the sphere of equal volume (nm)")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

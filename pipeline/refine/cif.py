@@ -17,7 +17,7 @@ from nanoed.pipeline.refine.geometry import bonds
 from nanoed.pipeline.refine.parameters import ABSORPTION, MOSAICITY, TWIN
 from nanoed.pipeline.refine.result import Refinement
 from nanoed.pipeline.refine.statistics import WEAK
-from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.crystal import PAIRS, Crystal
 from nanoed.sim.physics.scattering import structure_factors
 
 Array = NDArray[np.float64]
@@ -266,7 +266,7 @@ def _add_sites(block: gemmi.cif.Block, refinement: Refinement) -> None:
         loop.add_row([gemmi.cif.quote(label), crystal.elements[i], *xyz, occupancy, kind, u_iso, multiplicity])
     aniso = np.flatnonzero(~np.isnan(crystal.u_ij).any(axis=1))
     if len(aniso):
-        tags = ["label", *(f"U_{ij}" for ij in ("11", "22", "33", "12", "13", "23"))]
+        tags = ["label", *(f"U_{ij}" for ij in PAIRS)]
         loop = block.init_loop("_atom_site_aniso_", tags)
         for site in aniso:
             values = zip(crystal.u_ij[site], su["u_ij"][site], strict=True)

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from nanoed.pipeline.io.cif_pets import PetsData
 from nanoed.pipeline.refine.cells import check_cells
-from nanoed.pipeline.refine.frames import Engine, Frame, frames_of, protocol_of
+from nanoed.pipeline.refine.frames import Engine, Frame, as_recorded, frames_of, protocol_of
 from nanoed.pipeline.refine.minimise import Fit, gauss_newton
 from nanoed.pipeline.refine.normal import balanced, cost_of, relative_misfits
 from nanoed.pipeline.refine.orientations import search_tilts, searches_widely
@@ -51,7 +51,7 @@ def refine_dynamical(
     Raises InputError for data that cannot be refined, ConvergenceError where the least squares does not settle.
     """
     check_cells(data.cell, model)
-    spec = spec.model_copy(update={"protocol": protocol_of(data, spec)})
+    spec = as_recorded(data, spec)
     parameters = parameters_of(model, spec)
     with threadpool_limits(1):
         problem, state, scan = _approach(data, parameters, spec, workers, progress)

@@ -217,14 +217,19 @@ def protocol_of(data: PetsData, spec: RefineSpec) -> Protocol:
     return wanted
 
 
+def as_recorded(data: PetsData, spec: RefineSpec) -> RefineSpec:
+    """The settings with the protocol of `protocol_of`."""
+    return spec.model_copy(update={"protocol": protocol_of(data, spec)})
+
+
 def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None = None) -> list[Frame]:
     """The frames with their refined reflections: |g| <= d_star_max, RS_g and DS_g inside their limits (A4).
 
     tilts : by zone (rad), where the orientations are better known already.  Raises InputError for data that
     cannot be refined.
     """
-    protocol = protocol_of(data, spec)
-    _check(data, protocol)
+    spec = as_recorded(data, spec)
+    _check(data, spec)
     groups = dict(iter(data.reflections.groupby("zone", sort=True)))
     out = []
     low, high = data.zones["alpha"].min(), data.zones["alpha"].max()
@@ -236,7 +241,7 @@ def frames_of(data: PetsData, spec: RefineSpec, tilts: dict[int, Array] | None =
             continue
         orientation = frame_matrix(*angles)
         at = orientation if tilts is None or zone not in tilts else tilted(orientation, tilts[zone])
-        kept = _selected(groups[zone], at @ data.ub, semi_angle, angles[2], data.wavelength, spec, protocol)
+        kept = _selected(groups[zone], at @ data.ub, semi_angle, angles[2], data.wavelength, spec)
         if len(kept) < spec.min_reflections:
             continue
         observed, sigma = kept["I"].to_numpy(float), kept["sigma"].to_numpy(float)
@@ -260,13 +265,7 @@ def _equalised(frames: list[Frame]) -> list[Frame]:
 
 
 def _selected(
-    table: pd.DataFrame,
-    ub_lab: Array,
-    semi_angle: float,
-    azimuth: float,
-    wavelength: float,
-    spec: RefineSpec,
-    protocol: Protocol,
+    table: pd.DataFrame, ub_lab: Array, semi_angle: float, azimuth: float, wavelength: float, spec: RefineSpec
 ) -> pd.DataFrame:
     """Reflections with RS_g = |S| / (lever · semi-angle) and DS_g = lever · semi-angle - |S| inside the limits.
 
@@ -275,24 +274,24 @@ def _selected(
     g = table[["h", "k", "l"]].to_numpy() @ ub_lab.T
     length = np.linalg.norm(g, axis=1)
     lever = length
-    if protocol == "rotation":
+    if spec.protocol == "rotation":
         along = g @ np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
         lever = np.sqrt(np.maximum(length**2 - along**2, 0))
     reach = lever * semi_angle
     distance = np.abs(excitation_errors(g, wavelength))
-    near = distance <= (spec.still_s_max if protocol == "still" else spec.rs_g_max * reach)
+    near = distance <= (spec.still_s_max if spec.protocol == "still" else spec.rs_g_max * reach)
     if spec.ds_g_min is not None:
         near &= reach - distance >= spec.ds_g_min
     return table[near & (length <= spec.d_star_max) & (length > 0)]
 
 
-def _check(data: PetsData, protocol: Protocol) -> None:
+def _check(data: PetsData, spec: RefineSpec) -> None:
     values = data.reflections[["I", "sigma"]].to_numpy(float)
     if not np.isfinite(values).all() or (values[:, 1] <= 0).any():
         raise InputError("intensities must be finite and their s.u. positive", field="_refln_intensity_meas")
     if abs(np.linalg.det(data.ub)) < SMALLEST_VOLUME / np.prod(data.cell[:3]):
         raise InputError("the orientation matrix spans no volume", field="_diffrn_orient_matrix_UB_11")
-    if protocol != "still" and (data.zones["semi_angle"] <= 0).any():
+    if spec.protocol != "still" and (data.zones["semi_angle"] <= 0).any():
         raise InputError(
             "a frame needs a semi-angle",
             field="_diffrn_zone_axis_precession_angle",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
 
-from nanoed.sim.physics.crystal import Crystal
+from nanoed.sim.physics.crystal import EIGHT_PI2, Crystal
 from nanoed.sim.physics.electron import relativistic_gamma, wavelength_A
 from nanoed.sim.physics.factors import electron_factor
 
@@ -71,7 +71,7 @@ def _tabulated(element: str, u_iso: float, table: str, top: float) -> tuple[Arra
     azimuth, d_azimuth = 0.25 * np.pi * (x + 1), 0.25 * np.pi * weight
     area = 4 * np.outer(radius * d_radius, d_azimuth)
     r2, along = np.square(radius)[:, None], np.outer(radius, np.cos(azimuth))
-    b = 8 * np.pi**2 * u_iso
+    b = EIGHT_PI2 * u_iso
     s = top * np.linspace(0, 1, NODES) ** 1.5
     values = np.empty(NODES)
     for i, each in enumerate(s):

@@ -21,7 +21,9 @@ IntArray = NDArray[np.int64]
 SAME_SITE_A = 0.02
 """Two images of a site closer than this (Å) are one atom."""
 PAIRS = ("11", "22", "33", "12", "13", "23")
+"""Of the indices of U_ij, in the order in which tensors are kept."""
 EIGHT_PI2 = 8 * math.pi**2
+"""B over U."""
 SOUND_CELL = "lengths to 10⁴ Å but not a = 1, angles from 1 to below 180° that close a cell"
 
 

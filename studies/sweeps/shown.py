@@ -120,6 +120,11 @@ def number(name: str, value: float) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
+def sentence(text: str) -> str:
+    """The text with its first letter large."""
+    return text[:1].upper() + text[1:]
+
+
 def power(level: object) -> str:
     """A level as "1e4" with its power of ten above the line, anything else as it is."""
     found = re.fullmatch(r"(\d+)e\+?0*(\d+)", str(level))
@@ -144,7 +149,7 @@ def page_table(table: pd.DataFrame, columns: Sequence[str] | None = None, captio
         said.append(f"the first {MOST_ROWS} of {len(table)} rows")
     rows = tuple(tuple(_cell(name, row) for name in kept) for row in table.head(MOST_ROWS).to_dict("records"))
     told = "; ".join(filter(None, [caption, *said]))
-    return Table(tuple(head(name) for name in kept), rows, told[:1].upper() + told[1:])
+    return Table(tuple(head(name) for name in kept), rows, sentence(told))
 
 
 def _interval_of(column: str, part: str) -> bool:
@@ -167,12 +172,17 @@ def _cell(name: str, row: Mapping[Any, Any]) -> Cell:
     return Cell(number(name, x), x, _interval(name, row))
 
 
+def as_number(label: object) -> float:
+    """The number that a level's label is, NaN for a word."""
+    try:
+        return float(str(label))
+    except ValueError:
+        return math.nan
+
+
 def level_cell(level: str) -> Cell:
     """A level of an axis; one that is a number is sorted by it."""
-    try:
-        value = float(level)
-    except ValueError:
-        value = math.nan
+    value = as_number(level)
     return Cell(power(level), value if math.isfinite(value) else None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from matplotlib.axis import Axis
 from nanoed.pipeline.page.drawing import MUTED, literal
 from nanoed.studies.figures import SERIES
 from nanoed.studies.statistics import share, summarise
+from nanoed.studies.sweeps.shown import as_number
 
 MEASURES = (
     *("coverage_pct", "redundancy", "r_int_pct", "n_obs", "n_par", "r_obs_pct", "r_all_pct", "wr_all_pct", "gof"),
@@ -72,14 +72,6 @@ def means(
             row |= {f"{name}_{part}": numbers[part] for part in ("sd", "mean_low", "mean_high")}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def as_number(label: object) -> float:
-    """The number that a level's label is, NaN for a word."""
-    try:
-        return float(str(label))
-    except ValueError:
-        return math.nan
 
 
 def positions(labels: Sequence[object]) -> tuple[np.ndarray, bool]:

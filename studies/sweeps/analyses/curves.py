@@ -39,7 +39,7 @@ from nanoed.studies.sweeps.analyses.settings import (
 )
 from nanoed.studies.sweeps.grid import Labelled
 from nanoed.studies.sweeps.outcome import TAKEN, Drawing, Outcome
-from nanoed.studies.sweeps.shown import axis_label, label, number, page_table, power
+from nanoed.studies.sweeps.shown import axis_label, label, number, page_table, power, sentence
 
 OF_THE_DATA = frozenset(("r_int_pct", "redundancy", "coverage_pct", "cell_err_pct"))
 """The same for every method: drawn once."""
@@ -188,7 +188,7 @@ def _scales(axes: Axes, part: pd.DataFrame, x: str, y: str) -> None:
 
 
 def _caption(curve: Curve) -> str:
-    which = f"{MEAN_IS[:1].upper()}{MEAN_IS[1:]}, against the {label(curve.x)}; a panel per structure."
+    which = f"{sentence(MEAN_IS)}, against the {label(curve.x)}; a panel per structure."
     return f"{which} Bars end with the panels, {LONGEST_BAR:g} times beyond the means."
 
 

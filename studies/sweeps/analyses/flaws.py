@@ -24,7 +24,7 @@ from nanoed.studies.sweeps.analyses.curves import OF_THE_DATA
 from nanoed.studies.sweeps.analyses.settings import LevelNames, Quantities, Settings, settings_of
 from nanoed.studies.sweeps.grid import Labelled
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.shown import axis_label, head, label, number, page_table
+from nanoed.studies.sweeps.shown import axis_label, head, label, number, page_table, sentence
 
 COLUMNS = ("r_obs_pct", "r_int_pct", "av_dist_A", "max_dist_A", "orientation_err_deg", "cell_err_pct")
 
@@ -153,7 +153,7 @@ def draw_changes(table: pd.DataFrame, axis: str, columns: list[str], name: str) 
         panels[0].set_ylim(len(levels) - 0.5, -0.5)
         figure.legend(list(labels.values()), list(map(literal, labels)), loc="outside lower center", ncols=2)
     said = f"{caption(table)}."
-    return Drawing(figure, name, said[:1].upper() + said[1:])
+    return Drawing(figure, name, sentence(said))
 
 
 def _series(table: pd.DataFrame, axis: str, column: str) -> list[tuple[str, pd.DataFrame, tuple[str, str]]]:

@@ -20,11 +20,10 @@ from nanoed.sim.physics.errors import InputError
 from nanoed.sim.spec import Experiment
 from nanoed.studies.case import load_case, shipped_cases
 from nanoed.studies.settings import nearest
-from nanoed.studies.sweeps.analyses.common import as_number
 from nanoed.studies.sweeps.analyses.flaws import changes
 from nanoed.studies.sweeps.analyses.treatments import WITHIN
 from nanoed.studies.sweeps.grid import Point
-from nanoed.studies.sweeps.shown import label, number, page_table
+from nanoed.studies.sweeps.shown import as_number, label, number, page_table
 from nanoed.studies.tables import published_value
 
 Published = Mapping[str, Mapping[str, str]]

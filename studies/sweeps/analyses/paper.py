@@ -40,7 +40,7 @@ from nanoed.studies.sweeps.analyses.treatments import (
 from nanoed.studies.sweeps.analyses.weighting import shown_weights, weights_sentences, weights_table
 from nanoed.studies.sweeps.grid import Labelled
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.shown import label, number, page_table
+from nanoed.studies.sweeps.shown import label, number, page_table, sentence
 from nanoed.studies.tables import published_value
 
 QUANTITIES = (
@@ -233,7 +233,7 @@ def side_by_side(part: pd.DataFrame, methods: Sequence[str]) -> Table:
     caption = f"{what}. publ.: published; sim.: simulated, {of}"
     if (mine["agrees"] == "no").any():
         caption += "; †: outside the criterion, see the findings"
-    return Table(("quantity", *head), tuple(rows), caption[:1].upper() + caption[1:] + ".")
+    return Table(("quantity", *head), tuple(rows), sentence(caption) + ".")
 
 
 def pair_of_cells(name: str, row: Mapping[Any, Any]) -> list[Cell]:

@@ -25,7 +25,6 @@ from nanoed.studies.sweeps.analyses.common import (
     LONGEST_BAR,
     MARKERS,
     MEAN_IS,
-    as_number,
     derived,
     draw_series,
     limit_line,
@@ -38,7 +37,7 @@ from nanoed.studies.sweeps.analyses.common import (
 from nanoed.studies.sweeps.analyses.settings import LevelNames, Settings, settings_of
 from nanoed.studies.sweeps.grid import Labelled
 from nanoed.studies.sweeps.outcome import Drawing, Outcome
-from nanoed.studies.sweeps.shown import axis_label, level_cell, page_table, power
+from nanoed.studies.sweeps.shown import as_number, axis_label, level_cell, page_table, power, sentence
 
 COLUMNS = (
     *(
@@ -413,6 +412,6 @@ def draw_film(film: pd.DataFrame) -> Drawing:
         figure.legend(list(labels.values()), list(labels), loc="outside lower center", ncols=len(labels) or 1)
     caption = (
         "Equal particles in beams of growing width: the support film's share of the frames grows with its square."
-        f" {MEAN_IS[:1].upper()}{MEAN_IS[1:]}. No point: every run failed."
+        f" {sentence(MEAN_IS)}. No point: every run failed."
     )
     return Drawing(figure, "film", caption)
