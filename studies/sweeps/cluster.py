@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from nanoed.sim.physics.errors import InputError
@@ -116,5 +116,8 @@ def _existing(address: str) -> Iterator[Client]:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         what = " ".join(str(error).split())[:160]
         raise InputError(f"no scheduler there ({what})", field="--scheduler", value=address) from error
-    with client:
+    try:
         yield client
+    finally:
+        with suppress(RuntimeError, OSError):  # as Dask closes a client whose scheduler has gone, which is told already
+            client.close()
